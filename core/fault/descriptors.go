@@ -1,0 +1,130 @@
+package fault
+
+import "golang.org/x/sys/unix"
+
+// 1200: descriptors cannot be saved.
+const (
+	Pipe            Code = 1201
+	Socket          Code = 1202
+	IOUring         Code = 1203
+	Epoll           Code = 1204
+	Eventfd         Code = 1205
+	Timerfd         Code = 1206
+	Signalfd        Code = 1207
+	Inotify         Code = 1208
+	Fanotify        Code = 1209
+	Pidfd           Code = 1210
+	Userfaultfd     Code = 1211
+	PerfEvent       Code = 1212
+	BPF             Code = 1213
+	Terminal        Code = 1214
+	Device          Code = 1215
+	FileUnlinked    Code = 1216
+	FileUnreachable Code = 1217
+	FileLocked      Code = 1218
+	Memfd           Code = 1219
+	PathDescriptor  Code = 1220
+	AnonInode       Code = 1221
+	TableShared     Code = 1222
+	Fifo            Code = 1223
+	FileOwner       Code = 1224
+	Namespace       Code = 1225
+	ProcFile        Code = 1226
+	FileKind        Code = 1227
+	FileShared      Code = 1228
+	FileTemporary   Code = 1229
+	DmaBuf          Code = 1230
+)
+
+var descriptors = []Entry{
+	{Pipe, unix.EBADF, "cannot save {a descriptor}: pipe",
+		"What is in a pipe, and who holds its other end, is not saved yet.",
+		"Send input and output to files: crshim run CMD <in >out."},
+	{Socket, unix.EBADF, "cannot save {a descriptor}: socket",
+		"A connection has a second end that knows nothing of the checkpoint; sockets are not saved yet.",
+		"Have the program close its sockets first and open them again afterwards."},
+	{IOUring, unix.EOPNOTSUPP, "cannot save {a descriptor}: io_uring instance",
+		"The rings and the requests in flight belong to the kernel, which has no way to put them back.",
+		"Use the program's fallback without io_uring, or set kernel.io_uring_disabled=2 before it starts."},
+	{Epoll, unix.EOPNOTSUPP, "cannot save {a descriptor}: epoll instance",
+		"The list of watched descriptors is not saved yet.",
+		"Have the program use poll or select, or close the instance first."},
+	{Eventfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: eventfd counter",
+		"Event counters are not saved yet.",
+		"Have the program close it first."},
+	{Timerfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: timerfd",
+		"Timers behind a descriptor are not saved yet.",
+		"Have the program close it first."},
+	{Signalfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: signalfd",
+		"Signal descriptors are not saved yet.",
+		"Have the program close it first."},
+	{Inotify, unix.EOPNOTSUPP, "cannot save {a descriptor}: inotify instance",
+		"The kernel tells the watches by inode only and the events in the queue not at all.",
+		"Have the program close it first and watch anew afterwards."},
+	{Fanotify, unix.EOPNOTSUPP, "cannot save {a descriptor}: fanotify group",
+		"The marks and the events in the queue cannot be read back from the kernel.",
+		"Have the program close it first and mark anew afterwards."},
+	{Pidfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: pidfd",
+		"The descriptor refers to a process that may not exist after restart; it is not saved yet.",
+		"Have the program close it first."},
+	{Userfaultfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: userfaultfd",
+		"Page faults that wait to be served are known only to the kernel and the server.",
+		"Have the program close it first."},
+	{PerfEvent, unix.EOPNOTSUPP, "cannot save {a descriptor}: perf event",
+		"A performance counter cannot be set back to the value that it had.",
+		"Stop the measurement first."},
+	{BPF, unix.EOPNOTSUPP, "cannot save {a descriptor}: BPF object",
+		"Programs, maps and links of BPF live in the kernel and are shared beyond the process.",
+		"Have the program close it first and load it anew afterwards."},
+	{Terminal, unix.EBADF, "cannot save {a descriptor}: terminal",
+		"A terminal is inherited as standard input, output or error, never reopened by name; this one is neither.",
+		"Have the program use its standard descriptors, or redirect it to a file."},
+	{Device, unix.EBADF, "cannot save {a descriptor}: device",
+		"What a driver remembers about an open device cannot be read back. Only null, zero, full, random and urandom have nothing to remember.",
+		"Have the program close the device first."},
+	{FileUnlinked, unix.EBADF, "cannot save {a descriptor}: file that has been deleted",
+		"The file has no name any more by which it could be opened again; its contents are not saved yet.",
+		"Keep the file under its name while the program has it open."},
+	{FileUnreachable, unix.EBADF, "cannot save {a descriptor}: its name no longer leads to it",
+		"Another file has taken the name, a mount hides it, or it lies outside the root directory of the program.",
+		"Put the file back under that name, or undo the mount."},
+	{FileLocked, unix.EOPNOTSUPP, "cannot save {a descriptor}: file lock or lease",
+		"Whether the lock can be had again at restart depends on others; locks are not saved yet.",
+		"Have the program release it first."},
+	{Memfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: file made by memfd_create",
+		"The file exists only in memory and has no name; saving its contents is not supported yet.",
+		"Use a file with a name, for example in /dev/shm."},
+	{PathDescriptor, unix.EOPNOTSUPP, "cannot save {a descriptor}: opened with O_PATH to what is neither file nor directory",
+		"An O_PATH descriptor names a place in the file system; this one names a link, socket or device.",
+		"Have the program close it first."},
+	{AnonInode, unix.EOPNOTSUPP, "cannot save {a descriptor}: kernel object of unknown kind",
+		"The descriptor belongs to a kernel facility that is not known here.",
+		"Have the program close it first, and report its link in /proc/PID/fd."},
+	{TableShared, unix.EOPNOTSUPP, "cannot save {a descriptor table}: shared with another process",
+		"Two processes that were cloned with CLONE_FILES use one table; after restart each would have its own.",
+		"Save the tree that holds both."},
+	{Fifo, unix.EBADF, "cannot save {a descriptor}: named pipe",
+		"What is in the pipe, and who holds its other end, is not saved yet.",
+		"Use a regular file instead."},
+	{FileOwner, unix.EOPNOTSUPP, "cannot save {a descriptor}: asks for signals about input and output",
+		"The owner and the signal set by F_SETOWN and F_SETSIG are not saved yet.",
+		"Have the program clear O_ASYNC first."},
+	{Namespace, unix.EOPNOTSUPP, "cannot save {a descriptor}: namespace",
+		"A descriptor of a namespace refers to what may not exist after restart.",
+		"Have the program close it first."},
+	{ProcFile, unix.EOPNOTSUPP, "cannot save {a descriptor}: file of /proc about a process",
+		"The file describes a process by a number that may belong to another one after restart.",
+		"Have the program close it first and open it anew afterwards."},
+	{FileKind, unix.EBADF, "cannot save {a descriptor}: neither a regular file nor a directory",
+		"The 2009 format knows these two kinds alone, and this one has no record of its own.",
+		"Have the program close it first."},
+	{FileShared, unix.EOPNOTSUPP, "cannot save {a descriptor}: open file shared with another process",
+		"Both move one offset; after restart each would have its own.",
+		"Save the tree that holds both, or open the file separately."},
+	{FileTemporary, unix.EOPNOTSUPP, "cannot save {a descriptor}: file opened with O_TMPFILE",
+		"The file never had a name by which it could be opened again; its contents are not saved yet.",
+		"Use a file with a name."},
+	{DmaBuf, unix.EOPNOTSUPP, "cannot save {a descriptor}: buffer shared with a device",
+		"The buffer belongs to a driver, which has no way to put it back.",
+		"Have the program close the device first."},
+}

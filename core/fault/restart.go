@@ -1,0 +1,103 @@
+package fault
+
+import "golang.org/x/sys/unix"
+
+// 2100: files; 2200: process ids; 2300: identity; 2400: the caller;
+// 2500: the commit; 2600: the stage.
+const (
+	FileOpen          Code = 2101
+	FileTypeChanged   Code = 2102
+	ExeFile           Code = 2103
+	Directory         Code = 2104
+	FileTooShort      Code = 2105
+	DescriptorLimit   Code = 2106
+	FileState         Code = 2107
+	NoTerminal        Code = 2108
+	PIDTaken          Code = 2201
+	PIDNotPermitted   Code = 2202
+	PIDRange          Code = 2203
+	Identity          Code = 2301
+	IdentityUnmapped  Code = 2302
+	LimitNotPermitted Code = 2303
+	CallerThreads     Code = 2401
+	CallerChildren    Code = 2402
+	CallerGone        Code = 2403
+	CallerBusy        Code = 2404
+	CallerFilter      Code = 2405
+	CommitFailed      Code = 2501
+	StageMemory       Code = 2601
+	StageRoom         Code = 2602
+	StageFailed       Code = 2603
+)
+
+var restarts = []Entry{
+	{FileOpen, 0, "cannot open {a file} of the image",
+		"The caller of restart opens every file itself, by name, with its own rights, and this one could not be opened.",
+		"See the cause at the end of the line; the file must be there, under the same name and permitted."},
+	{FileTypeChanged, unix.EINVAL, "cannot open {a file} of the image: it is now of another type",
+		"A directory stands where a file was, or the other way round.",
+		"Put back what was there when the image was saved."},
+	{ExeFile, 0, "cannot open {the program file} of the image",
+		"The file of the program is mapped again at restart and must be there, readable and executable.",
+		"Install the same build of the program under the same name."},
+	{Directory, 0, "cannot enter {a directory} of the image",
+		"The working or root directory of the program must exist and be open to the caller.",
+		"Make the directory, or restart as a user that may enter it."},
+	{FileTooShort, unix.EINVAL, "cannot map {a file} of the image: it has become shorter",
+		"Pages of the file that the program had in memory are no longer there.",
+		"Put back the file as it was when the image was saved."},
+	{DescriptorLimit, unix.EMFILE, "cannot place {a descriptor}: the limit on open files is too low",
+		"The image holds a descriptor number above what the caller may have.",
+		"Raise it with ulimit -n before restart."},
+	{FileState, 0, "cannot put back the state of {a descriptor}",
+		"The file was opened, but its offset, flags or close-on-exec could not be set.",
+		"See the cause at the end of the line."},
+	{NoTerminal, unix.ENOTTY, "cannot give {a descriptor} a terminal: the caller has none",
+		"The image expects a terminal on a standard descriptor and takes that of the caller.",
+		"Restart it in a terminal, or redirect that descriptor."},
+	{PIDTaken, unix.EEXIST, "cannot take {the process id}: it is in use",
+		"A process, process group or session of that number exists.",
+		"Restart with --pids new, or inside a new pid namespace with crshim run --container."},
+	{PIDNotPermitted, unix.EPERM, "cannot take {the process id}: not permitted",
+		"Choosing the number of a new process needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN over the pid namespace.",
+		"Restart with --pids new, or as root, or inside crshim run --container."},
+	{PIDRange, unix.EINVAL, "cannot take {the process id}: out of range",
+		"The number is not below pid_max of this host.",
+		"Raise kernel.pid_max, or restart with --pids new."},
+	{Identity, unix.EPERM, "cannot take {an identity} of the image: not permitted",
+		"The process ran as another user or with other groups, and the caller may not become it.",
+		"Restart it as that user, or as root."},
+	{IdentityUnmapped, unix.EINVAL, "cannot take {an identity} of the image: unknown in this user namespace",
+		"The user or group number is not mapped in the caller's user namespace.",
+		"Restart it in a user namespace that maps the number."},
+	{LimitNotPermitted, unix.EPERM, "cannot set {a resource limit} of the image: not permitted",
+		"The limit is above the hard limit of the caller, and raising that needs CAP_SYS_RESOURCE.",
+		"Raise the hard limit before restart, or restart as root."},
+	{CallerThreads, unix.EBUSY, "cannot restart in {the caller}: it has more than one thread",
+		"The caller's memory is replaced, and its other threads would run on in memory that is not theirs.",
+		"Call restart before starting threads, or use the crshim restart command."},
+	{CallerChildren, unix.EBUSY, "cannot restart in {the caller}: it has children that the image does not know",
+		"The restarted process would find children that it never started.",
+		"Wait for the children first, or use the crshim restart command."},
+	{CallerGone, unix.ESRCH, "cannot restart in {the caller}: it ended while it was being restarted",
+		"The process was killed from outside before the restart was complete.",
+		"Look for who sent it a signal."},
+	{CallerBusy, unix.EBUSY, "cannot restart in {the caller}: another program traces it",
+		"A process has one tracer at a time, and a debugger or strace is attached already.",
+		"Detach the other tracer, or trace crshim instead."},
+	{CallerFilter, unix.EOPNOTSUPP, "cannot restart in {the caller}: its own seccomp filter is in the way",
+		"The process rebuilds itself by calls that it makes, and its filter refuses one of them.",
+		"Call restart before loading the filter, or run crshim as root so that it can suspend filters."},
+	{CommitFailed, unix.EIO, "cannot complete the restart of {the process}: it was killed",
+		"The old process had already been taken down when a step failed, so that there was nothing to return to.",
+		"Report the cause at the end of the line; everything that is known to fail is checked before this point."},
+	{StageMemory, unix.ENOMEM, "cannot stage {the image}: not enough memory",
+		"The whole image is built beside the caller before the caller is replaced, so that both need memory for a moment.",
+		"Free memory, or raise the limit of the cgroup or RLIMIT_AS."},
+	{StageRoom, unix.ENOMEM, "cannot stage {the image}: no free address range",
+		"There is no range that is free both in the caller and in the image and large enough.",
+		"Restart from a small program, as the crshim restart command does."},
+	{StageFailed, 0, "cannot stage {the image}",
+		"A call that the caller made to rebuild the process failed. Nothing was replaced.",
+		"See the cause at the end of the line."},
+}

@@ -1,0 +1,82 @@
+package fault
+
+import "golang.org/x/sys/unix"
+
+// 1000: a process cannot be saved.
+const (
+	NoSuchProcess     Code = 1001
+	NotPermitted      Code = 1002
+	TracedByOther     Code = 1003
+	DidNotStop        Code = 1004
+	OtherArchitecture Code = 1005
+	KernelThread      Code = 1006
+	Zombie            Code = 1007
+	OwnSeccompFilter  Code = 1008
+	NestedNamespace   Code = 1009
+	Threads           Code = 1010
+	Children          Code = 1011
+	Vanished          Code = 1012
+	ShadowStack       Code = 1013
+	ProcUnreadable    Code = 1014
+	TracesOthers      Code = 1015
+	OtherNamespaces   Code = 1020
+	TreeChanging      Code = 1021
+	TooManyTasks      Code = 1022
+)
+
+var tasks = []Entry{
+	{NoSuchProcess, unix.ESRCH, "cannot save {the process}: no such process",
+		"No process of that number exists in the pid namespace of the caller, or it has already ended. Zero and negative numbers name no process either.",
+		"Look the number up with ps, in the same container as the caller."},
+	{NotPermitted, unix.EPERM, "cannot save {the process}: not permitted",
+		"Saving a process reads all of its memory, so the kernel must allow the caller to trace it: same user and dumpable, or CAP_SYS_PTRACE; the Yama security module may ask for more.",
+		"Run as the user that owns the process or as root; see kernel.yama.ptrace_scope; a program that changed its user or cleared PR_SET_DUMPABLE is closed to its own user."},
+	{TracedByOther, unix.EBUSY, "cannot save {the process}: another program traces it",
+		"A process has one tracer at a time, and a debugger or strace is attached already.",
+		"Detach the other tracer; its number is in TracerPid of /proc/PID/status."},
+	{DidNotStop, unix.EBUSY, "cannot save {the process}: it did not stop in time",
+		"A process stops only when it leaves an uninterruptible wait (state D), such as one on a dead network file system, or a vfork that waits for its child.",
+		"Wait until it leaves that state and save it again; nothing was changed."},
+	{OtherArchitecture, unix.EOPNOTSUPP, "cannot save {the process}: it runs code of another architecture",
+		"Only x86-64 programs are saved. A 32-bit (i386) or x32 program has another register and memory layout.",
+		"Use an x86-64 build of the program."},
+	{KernelThread, unix.EOPNOTSUPP, "cannot save {the process}: it is a kernel thread",
+		"A kernel thread has no memory and no program of its own.",
+		"Name the number of a user process."},
+	{Zombie, unix.EAGAIN, "cannot save {the process}: it has ended and waits to be reaped",
+		"Of a process that has exited only the exit status is left, until its parent collects it.",
+		"Let the parent wait for it, then save the tree again."},
+	{OwnSeccompFilter, unix.EOPNOTSUPP, "cannot save {the process}: its own seccomp filter is in the way",
+		"The process is read by calls that it makes itself, and its filter applies to them. Suspending a filter needs CAP_SYS_ADMIN.",
+		"Run crshim as root, or start the program without its sandbox."},
+	{NestedNamespace, unix.EINVAL, "cannot save {the process}: it belongs to a nested pid namespace and is not its first process",
+		"A container is saved whole, from its first process; a part of one has links to the rest that would be lost.",
+		"Name the first process of that container."},
+	{Threads, unix.EOPNOTSUPP, "cannot save {the process}: it has more than one thread",
+		"Saving several threads of one process is not supported yet.",
+		"Save it before it starts threads, or make its runtime use one."},
+	{Children, unix.EOPNOTSUPP, "cannot save {the process}: it has children",
+		"Saving a tree of processes is not supported yet.",
+		"Save it while it has no children, or let a child checkpoint itself."},
+	{Vanished, unix.ESRCH, "cannot save {the process}: it ended while it was being saved",
+		"The process exited or was killed after it had been found.",
+		"Look in its own log for why it ended; the image is not complete."},
+	{ShadowStack, unix.EOPNOTSUPP, "cannot save {the process}: it uses a shadow stack",
+		"The shadow stack of user-mode CET can be written only by the kernel and is not saved yet.",
+		"Start the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off."},
+	{ProcUnreadable, 0, "cannot save {the process}: its state cannot be read",
+		"The kernel refused to show part of the process in /proc, or showed it in a form that is not known.",
+		"See the cause at the end of the line; /proc must be mounted, without hidepid, for the pid namespace of the process."},
+	{TracesOthers, unix.EOPNOTSUPP, "cannot save {the process}: it traces another process",
+		"The link between a debugger and what it debugs is held in the kernel and cannot be rebuilt.",
+		"End the debugging session first."},
+	{OtherNamespaces, unix.EPERM, "cannot save {the process}: it lives in other namespaces than the rest of the tree",
+		"The processes of one image must share their namespaces, as the 2009 code demanded.",
+		"Save the container on its own, from its first process."},
+	{TreeChanging, unix.EBUSY, "cannot save {the process}: its tree keeps changing",
+		"Processes were started faster than they could be stopped.",
+		"Freeze the tree by its cgroup first, or save it at a quieter time."},
+	{TooManyTasks, unix.EOPNOTSUPP, "cannot save {the process}: its tree is too large",
+		"The number of processes exceeds what one image holds.",
+		"Save parts of the tree one by one."},
+}
