@@ -1,0 +1,222 @@
+package procfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// root is where /proc is mounted for our pid namespace.
+const root = "/proc"
+
+type goneError struct{}
+
+func (goneError) Error() string { return "no such process" }
+
+func (goneError) Is(target error) bool { return target == unix.ESRCH }
+
+// ErrGone says that the task has ended and been reaped, or never was. It also
+// matches unix.ESRCH.
+var ErrGone error = goneError{}
+
+// ErrFormat says that a file of /proc did not look as expected.
+var ErrFormat = errors.New("unexpected format")
+
+// Proc is one task as /proc shows it.
+type Proc struct {
+	dir int // O_PATH descriptor of the task's directory
+	pid PID
+	in  string // its path, for messages only
+}
+
+// Open holds on to the process (or thread) pid. The error is ErrGone if there
+// is none, or if a /proc mounted with hidepid=2 hides it.
+func Open(pid PID) (*Proc, error) {
+	return open(pid, fmt.Sprintf("%s/%d", root, pid))
+}
+
+// OpenThread holds on to the thread tid of the process pid. Files that exist
+// once per process (task, timers, map_files, coredump_filter) are missing
+// there: reading them wraps ENOENT.
+func OpenThread(pid, tid PID) (*Proc, error) {
+	return open(tid, fmt.Sprintf("%s/%d/task/%d", root, pid, tid))
+}
+
+func open(pid PID, path string) (*Proc, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return &Proc{dir: fd, pid: pid, in: path}, nil
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		// Without this test a missing mount would look like an ended task.
+		var fs unix.Statfs_t
+		if serr := unix.Statfs(root, &fs); serr != nil || fs.Type != unix.PROC_SUPER_MAGIC {
+			return nil, fmt.Errorf("open %s: proc is not mounted there: %w", path, err)
+		}
+		err = ErrGone
+	}
+	return nil, fmt.Errorf("open %s: %w", path, err)
+}
+
+// Close gives up the task. A second Close does nothing.
+func (p *Proc) Close() error {
+	if p.dir < 0 {
+		return nil
+	}
+	fd := p.dir
+	p.dir = -1
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("close %s: %w", p.in, err)
+	}
+	return nil
+}
+
+// PID is the number that the task was opened by: of the thread, if it came
+// from OpenThread.
+func (p *Proc) PID() PID { return p.pid }
+
+// Alive says whether the task still exists; a zombie does.
+func (p *Proc) Alive() bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(p.dir, "stat", &st, 0)
+	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH)
+}
+
+// fault says what failed on which file of the task. Linux answers a lookup in
+// the directory of a reaped task with ENOENT, a read of an open file with
+// ESRCH: both become ErrGone, unless just this one file is missing.
+func (p *Proc) fault(verb, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) && !p.Alive() {
+		err = ErrGone
+	}
+	return fmt.Errorf("%s %s/%s: %w", verb, p.in, name, err)
+}
+
+func (p *Proc) open(name string, flags int) (int, error) {
+	fd, err := unix.Openat(p.dir, name, flags|unix.O_CLOEXEC, 0)
+	return fd, p.fault("open", name, err)
+}
+
+// ReadFile returns the content of a file of the task's directory, for what
+// has no parser here (mountinfo, uid_map).
+func (p *Proc) ReadFile(name string) ([]byte, error) {
+	return p.readFile(name, 4096)
+}
+
+func (p *Proc) readFile(name string, expect int) ([]byte, error) {
+	fd, err := p.open(name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	data, err := readAll(fd, make([]byte, 0, expect))
+	if err != nil {
+		return nil, p.fault("read", name, err)
+	}
+	return data, nil
+}
+
+// readAll appends what fd holds to buf, up to the end of the file.
+func readAll(fd int, buf []byte) ([]byte, error) {
+	for {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, max(len(buf), 4096))
+		}
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		buf = buf[:len(buf)+n]
+	}
+}
+
+// read parses one small file of the task.
+func read[T any](p *Proc, name string, parse func([]byte) (T, error)) (T, error) {
+	return readExpect(p, name, 4096, parse)
+}
+
+func readExpect[T any](p *Proc, name string, expect int, parse func([]byte) (T, error)) (T, error) {
+	var zero T
+	data, err := p.readFile(name, expect)
+	if err != nil {
+		return zero, err
+	}
+	v, err := parse(data)
+	if err != nil {
+		return zero, fmt.Errorf("parse %s/%s: %w", p.in, name, err)
+	}
+	return v, nil
+}
+
+// Link returns the text of a symbolic link such as exe, cwd, root, ns/pid or
+// fd/3. It is not escaped; " (deleted)" may follow a path that has no name
+// left.
+func (p *Proc) Link(name string) (string, error) {
+	target, err := readlinkat(p.dir, name)
+	return target, p.fault("read link", name, err)
+}
+
+func readlinkat(dir int, name string) (string, error) {
+	for size := 256; ; size *= 2 {
+		buf := make([]byte, size)
+		n, err := unix.Readlinkat(dir, name, buf)
+		if err != nil {
+			return "", err
+		}
+		if n < size {
+			return string(buf[:n]), nil
+		}
+	}
+}
+
+// StatLink looks through a magic link at the file itself, whatever the mount
+// namespace it is in and whether or not it still has a name.
+func (p *Proc) StatLink(name string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir, name, &st, 0); err != nil {
+		return unix.Stat_t{}, p.fault("stat", name, err)
+	}
+	return st, nil
+}
+
+// numbers lists the entries of a directory whose names are numbers, in
+// rising order.
+func (p *Proc) numbers(name string) ([]int32, error) {
+	fd, err := p.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	list, err := listNumbers(fd, name)
+	return list, p.fault("list", name, err)
+}
+
+// listNumbers takes over fd and closes it.
+func listNumbers(fd int, name string) ([]int32, error) {
+	dir := os.NewFile(uintptr(fd), name)
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]int32, 0, len(names))
+	for _, n := range names {
+		if v, err := strconv.ParseInt(n, 10, 32); err == nil {
+			list = append(list, int32(v))
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
