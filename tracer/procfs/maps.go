@@ -58,7 +58,8 @@ func parseMaps(data []byte) ([]Mapping, error) {
 	return out, nil
 }
 
-// follows refuses a mapping that does not lie behind those already read.
+// follows refuses a mapping that does not lie behind those already read;
+// filesystems/proc.rst promises that addresses never go backwards.
 func follows(before []Mapping, r Range) error {
 	if len(before) > 0 && before[len(before)-1].End > r.Start {
 		return fmt.Errorf("mapping %v behind %v: %w", r, before[len(before)-1].Range, ErrFormat)

@@ -63,8 +63,7 @@ type Status struct {
 // Has says whether the file had a line with this key ("Umask", "VmRSS").
 func (s *Status) Has(key string) bool { return s.seen[key] }
 
-// Kernel threads and the lines before Linux 6.8 lack "Kthread:"; these five
-// lines every kernel prints.
+// statusRequired are lines that every kernel prints for every task.
 var statusRequired = []string{"Name", "State", "Tgid", "Pid", "PPid"}
 
 type statusLine func(*Status, []byte) error

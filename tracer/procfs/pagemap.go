@@ -1,0 +1,225 @@
+package procfs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// PageCategory is a set of things that can be said of a page, PAGE_IS_* of
+// <linux/fs.h>. What is not Present or Swapped holds nothing and has no
+// category at all.
+type PageCategory uint64
+
+const (
+	// Written: not write-protected by userfaultfd. True of every page in
+	// memory that no userfaultfd watches.
+	Written PageCategory = 1 << 1
+	// File: a page of the mapped file, or of shared memory; a private page
+	// that has been copied on write is not.
+	File PageCategory = 1 << 2
+	// Present: in memory.
+	Present PageCategory = 1 << 3
+	// Swapped: not in memory, but noted in the page table: swapped out, under
+	// migration, poisoned, a guard page, or, with Written missing, a mark of
+	// userfaultfd where no page has ever been.
+	Swapped PageCategory = 1 << 4
+	// ZeroPage: the shared page of zeros, small or huge. Reads as zeros, and
+	// so need not be saved. Not told before Linux 6.7.
+	ZeroPage PageCategory = 1 << 5
+	// Huge: mapped by one entry that covers several pages. Not told before
+	// Linux 6.7.
+	Huge PageCategory = 1 << 6
+	// SoftDirty: written since /proc/PID/clear_refs was last told 4. Never set
+	// without CONFIG_MEM_SOFT_DIRTY.
+	SoftDirty PageCategory = 1 << 7
+	// Guard: MADV_GUARD_INSTALL. Told since Linux 6.15; Scan with it wraps
+	// EINVAL from 6.7 to 6.14.
+	Guard PageCategory = 1 << 8
+)
+
+// Query chooses pages. A page matches if it holds something (Present or
+// Swapped), has every category in AllOf, none in NoneOf and, unless AnyOf is
+// empty, at least one of AnyOf. The zero Query matches every page that holds
+// something.
+type Query struct {
+	AllOf, NoneOf, AnyOf PageCategory
+}
+
+// PagesToSave matches the pages that a copy of the mapping cannot get from
+// anywhere else: private pages that were written once, and not since
+// replaced by zeros. In shared memory, whose pages are all File, it matches
+// none.
+var PagesToSave = Query{AnyOf: Present | Swapped, NoneOf: File | ZeroPage | Guard}
+
+func (q Query) match(c PageCategory) bool {
+	return c&(Present|Swapped) != 0 && c&q.AllOf == q.AllOf && c&q.NoneOf == 0 &&
+		(q.AnyOf == 0 || c&q.AnyOf != 0)
+}
+
+// Pagemap is /proc/PID/pagemap, held open. It belongs to the memory that the
+// task had when it was opened: if the task ends or calls execve, Scan
+// returns ErrGone.
+type Pagemap struct {
+	fd   int
+	in   string // the file's path, for messages
+	of   *Proc
+	scan bool // PAGEMAP_SCAN is there
+
+	regions []pageRegion // for PAGEMAP_SCAN
+	entries []byte       // for reading, 8 bytes a page
+}
+
+// Pagemap opens the page map of the process. It wants PTRACE_MODE_READ. The
+// Proc must stay open as long.
+func (p *Proc) Pagemap() (*Pagemap, error) {
+	fd, err := p.open("pagemap", unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	return &Pagemap{fd: fd, in: p.in + "/pagemap", of: p, scan: PagemapScanSupported()}, nil
+}
+
+// Close closes the file. A second Close does nothing.
+func (pm *Pagemap) Close() error {
+	if pm.fd < 0 {
+		return nil
+	}
+	fd := pm.fd
+	pm.fd = -1
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("close %s: %w", pm.in, err)
+	}
+	return nil
+}
+
+// Scan lists the pages in r that match q, in rising order, neighbours joined
+// into one range. r must be page aligned and may span mappings and holes; one
+// Scan of all memory is cheaper than one for each mapping. Mappings without
+// struct pages (VMPFNMap: [vvar], device memory) and [vsyscall] have no pages
+// here.
+//
+// Where the kernel lacks PAGEMAP_SCAN, ZeroPage and Huge are never seen set,
+// so that pages of zeros count as pages with content.
+func (pm *Pagemap) Scan(r Range, q Query) ([]Range, error) {
+	return pm.collect(r, q, 0)
+}
+
+// ScanAndProtect is Scan for memory that a userfaultfd watches with
+// UFFD_FEATURE_WP_ASYNC: in one step, it lists the pages that match and
+// write-protects them, so that Written means "since the last
+// ScanAndProtect". Memory that is not so watched gives EPERM, a kernel
+// without PAGEMAP_SCAN ENOTTY.
+func (pm *Pagemap) ScanAndProtect(r Range, q Query) ([]Range, error) {
+	if !pm.scan {
+		return nil, fmt.Errorf("scan and protect %v in %s: %w", r, pm.in, unix.ENOTTY)
+	}
+	return pm.collect(r, q, pmScanWPMatching|pmScanCheckWPAsync)
+}
+
+func (pm *Pagemap) collect(r Range, q Query, flags uint64) ([]Range, error) {
+	if !r.Aligned() || r.End < r.Start {
+		return nil, fmt.Errorf("scan %v in %s: not a range of pages: %w", r, pm.in, unix.EINVAL)
+	}
+	r, ok := r.Intersect(userSpace)
+	if !ok {
+		return nil, nil
+	}
+	var out ranges
+	var err error
+	if pm.scan {
+		err = pm.scanRange(r, q, flags, &out)
+	} else {
+		err = pm.readMapped(r, q, &out)
+	}
+	if err == nil {
+		err = pm.alive()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("scan %v in %s: %w", r, pm.in, err)
+	}
+	return out, nil
+}
+
+// alive tells memory that has been given up from memory without pages: the
+// kernel shows neither's pages, but the first has not even empty entries.
+func (pm *Pagemap) alive() error {
+	var entry [8]byte
+	n, err := pread(pm.fd, entry[:], 0)
+	if err == nil && n == 0 {
+		return ErrGone
+	}
+	return err
+}
+
+// ranges grows in rising order and joins what touches.
+type ranges []Range
+
+func (rs *ranges) add(r Range) {
+	if n := len(*rs); n > 0 && (*rs)[n-1].End == r.Start {
+		(*rs)[n-1].End = r.End
+		return
+	}
+	*rs = append(*rs, r)
+}
+
+// masks translates q for PAGEMAP_SCAN; false means that nothing can match.
+// The kernel flips the bits of "inverted" before it compares, in both masks,
+// so that a category of NoneOf must not stay in AnyOf.
+func (q Query) masks() (inverted, all, anyOf PageCategory, ok bool) {
+	anyOf = q.AnyOf &^ q.NoneOf
+	const content = Present | Swapped
+	if q.AllOf&q.NoneOf != 0 || q.AnyOf != 0 && anyOf == 0 || q.NoneOf&content == content {
+		return 0, 0, 0, false
+	}
+	// An empty page has no bit set: only a query that asks for none would let
+	// it through.
+	if q.AllOf == 0 && anyOf == 0 {
+		anyOf = content &^ q.NoneOf
+	}
+	return q.NoneOf, q.AllOf | q.NoneOf, anyOf, true
+}
+
+// scanRegions is how many ranges one PAGEMAP_SCAN may return: 96 KiB.
+const scanRegions = 4096
+
+// scanRange uses the ioctl PAGEMAP_SCAN, admin-guide/mm/pagemap.rst.
+func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error {
+	inverted, all, anyOf, ok := q.masks()
+	if !ok {
+		return nil
+	}
+	if pm.regions == nil {
+		pm.regions = make([]pageRegion, scanRegions)
+	}
+	for !r.Empty() {
+		arg := pmScanArg{
+			flags: flags, start: uint64(r.Start), end: uint64(r.End),
+			categoryInverted: uint64(inverted), categoryMask: uint64(all),
+			categoryAnyofMask: uint64(anyOf),
+			// Regions that differ in these would come apart: ask for nothing.
+			returnMask: 0,
+		}
+		n, err := pagemapScan(pm.fd, &arg, pm.regions)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, g := range pm.regions[:n] {
+			out.add(Range{Start: Addr(g.start), End: Addr(g.end)})
+		}
+		// Without progress the loop would not end, whatever the kernel does.
+		if arg.walkEnd <= arg.start {
+			return fmt.Errorf("PAGEMAP_SCAN stopped at %#x: %w", arg.walkEnd, unix.EIO)
+		}
+		r.Start = Addr(arg.walkEnd)
+	}
+	return nil
+}
+
+// userSpace keeps [vsyscall] away from the kernel, which refuses an address
+// of its own half with EFAULT.
+var userSpace = Range{Start: 0, End: 1 << 63}
