@@ -1,0 +1,135 @@
+#!/bin/sh
+# The whole point of crshim in half a minute: a program that knows nothing of checkpoints is saved while it runs, killed,
+# and brought back; then a program that saves itself. Everything that is claimed is compared; the exit status is 0 only
+# if all of it agreed.
+#
+#   samples/demo.sh CRSHIM SAMPLES     (make demo)
+set -eu
+
+crshim=$(realpath "${1:-bin/crshim}")
+samples=$(realpath "${2:-bin/samples}")
+dir=$(mktemp -d "${TMPDIR:-/tmp}/crshim-demo.XXXXXX")
+pids=''
+
+# Whatever happens, no process and no file of ours stays.
+finish() {
+    status=$?
+    trap - EXIT
+    for pid in $pids; do
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$dir"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say() { printf '\n%s\n' "$*"; }
+show() { printf '    $ %s\n' "$*"; }
+fail() {
+    printf '\nDEMO FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# wait_lines FILE N: until FILE has N lines; a program that does not get there is a failure.
+wait_lines() {
+    tries=0
+    while [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -lt "$2" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 300 ] || fail "$1 never had $2 lines"
+        sleep 0.1
+    done
+}
+
+# ended PID: wait for a process that is not our child to be gone.
+ended() {
+    tries=0
+    while kill -0 "$1" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || fail "process $1 does not end"
+        sleep 0.1
+    done
+}
+
+# counter_pid PARENT: the pid of the counting program below a crshim run.
+counter_pid() {
+    tries=0
+    while :; do
+        for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
+            if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = test ]; then
+                echo "$child"
+                return
+            fi
+        done
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || return 1
+        sleep 0.1
+    done
+}
+
+# compare LEFT RIGHT: print both side by side; every line must agree.
+compare() {
+    paste "$1" "$2" | awk -F '\t' '{ printf "    %-32s %-32s %s\n", $1, $2, $1 == $2 ? "same" : "DIFFERS" }'
+    cmp -s "$1" "$2" || fail "the two outputs differ"
+}
+
+cd "$dir"
+say "1. A program that counts, with numbers that only come out right if its memory, its file offset and its floating
+   point registers are all right. It knows nothing of checkpoints."
+show 'crshim run ./test count 100 25 &'
+"$crshim" run "$samples/test" "$dir/count" 100 25 &
+run=$!
+pids="$run"
+pid=$(counter_pid "$run") || fail 'the program did not start'
+pids="$pid $pids"
+wait_lines count 6
+tail -n 2 count | sed 's/^/    /'
+
+say "2. Save it from outside. It runs on."
+show "crshim checkpoint $pid -o img; cp count count.then"
+# As in usage.txt of 2009, the file is set aside together with the image: stopped, so that both are of one moment.
+kill -STOP "$pid"
+"$crshim" checkpoint "$pid" -o img || fail 'checkpoint'
+cp count count.then
+kill -CONT "$pid"
+echo "    the image: $(wc -c <img) bytes, after line $(wc -l <count.then)"
+
+say "3. Let it run on for a while, then kill it. What it wrote is kept; of the program nothing is left but the image."
+wait_lines count 14
+show "kill -KILL $pid"
+kill -KILL "$pid"
+wait "$run" && fail 'a program that was killed ended with status 0'
+pids=''
+ended "$pid"
+cp count count.first
+tail -n 1 count.first | sed 's/^/    /'
+
+say "4. Put the file back as it was, and bring the program back. It goes on in the middle of its loop, to its end."
+show 'cp count.then count; crshim restart img'
+cat count.then >count
+"$crshim" restart img || fail "restart ended with status $?"
+grep -q '^world, hello' count || fail 'the restarted program did not come to its end'
+
+say "5. What the first life wrote, and what the second one did, as far as the first one came:"
+head -n "$(wc -l <count.first)" count >count.second
+compare count.first count.second
+
+say "6. The other way round: a program that saves itself. crid = checkpoint(getpid(), fd, 0) returns a positive number,
+   and returns 0 in the process that comes back."
+show 'crshim run ./self count2 100 12 > self.image'
+"$crshim" run "$samples/self" "$dir/count2" 100 12 >self.image || fail 'self'
+cp count2 count2.first
+# The image was taken after the line "count 2": that is where its file has to be cut.
+sed '/^count 2 /q' count2.first >count2
+show 'crshim run ./rstr < self.image'
+"$crshim" run "$samples/rstr" <self.image || fail 'rstr'
+paste count2.first count2 | awk -F '\t' '{ printf "    %-32s %-32s\n", $1, $2 }'
+grep -q 'checkpoint ret: [1-9]' count2.first || fail 'checkpoint() did not return a positive id'
+grep -q 'checkpoint ret: 0' count2 || fail 'checkpoint() did not return 0 after the restart'
+grep -v 'checkpoint ret' count2.first >a
+grep -v 'checkpoint ret' count2 >b
+cmp -s a b || fail 'the two outputs of self differ'
+
+say "All of it agreed."

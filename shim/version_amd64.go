@@ -1,0 +1,4 @@
+package shim
+
+// platformArch is this build's architecture as Go calls it.
+const platformArch = "amd64"
