@@ -65,7 +65,7 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand())
+	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())
 	root.SetCompletionCommandGroupID(groupHelp)
 	root.SetHelpCommandGroupID(groupHelp)
 
