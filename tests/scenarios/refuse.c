@@ -1,0 +1,456 @@
+/*
+ * refuse.c - what cannot be saved: checkpoint must fail with the right errno,
+ * write nothing, and leave the program as it was.
+ */
+#include "scenario.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_memfd_secret
+#define SYS_memfd_secret 447
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
+static int fds[2] = { -1, -1 };
+static char *region;
+
+/* got takes a new descriptor, or names what is missing. */
+static int got(int fd, const char *what)
+{
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM || errno == ENODEV))
+		needs("%s", what);
+	if (fd < 0)
+		fail("%s: errno %d", what, errno);
+	return fd;
+}
+
+static int temporary(const char *name)
+{
+	int fd = got(open(path(name, -1), O_RDWR | O_CREAT | O_TRUNC, 0600), name);
+
+	check_eq(ftruncate(fd, 1 << 16), 0);
+	return fd;
+}
+
+/* ---- descriptors ---- */
+
+static void pipe_setup(void)
+{
+	check_eq(pipe(fds), 0);
+	check_eq(write(fds[1], "abc", 3), 3);
+}
+
+static void pipe_verify(int cycle)
+{
+	char buf[8];
+
+	(void)cycle;
+	check_eq(read(fds[0], buf, sizeof(buf)), 3);
+	check_eq(write(fds[1], "abc", 3), 3);
+}
+
+static void fifo_setup(void)
+{
+	check_eq(mkfifo(path("fifo", -1), 0600), 0);
+	fds[0] = got(open(path("fifo", -1), O_RDWR), "fifo");
+}
+
+static void socket_setup(void)
+{
+	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	check_eq(write(fds[1], "abc", 3), 3);
+}
+
+static void inet_setup(void)
+{
+	fds[0] = got(socket(AF_INET, SOCK_STREAM, 0), "IPv4 sockets");
+	check_eq(listen(fds[0], 5), 0);
+}
+
+static void epoll_setup(void)
+{
+	fds[0] = got(epoll_create1(0), "epoll");
+}
+
+static void eventfd_setup(void)
+{
+	fds[0] = got(eventfd(7, 0), "eventfd");
+}
+
+static void eventfd_verify(int cycle)
+{
+	uint64_t n;
+
+	(void)cycle;
+	check_eq(read(fds[0], &n, 8), 8);
+	check_eq(n, 7);
+	check_eq(write(fds[0], &n, 8), 8);
+}
+
+static void timerfd_setup(void)
+{
+	fds[0] = got(timerfd_create(CLOCK_MONOTONIC, 0), "timerfd");
+}
+
+static void signalfd_setup(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	fds[0] = got(signalfd(-1, &set, 0), "signalfd");
+}
+
+static void inotify_setup(void)
+{
+	fds[0] = got(inotify_init1(0), "inotify");
+}
+
+static void pidfd_setup(void)
+{
+	fds[0] = got(syscall(SYS_pidfd_open, getpid(), 0), "pidfd_open");
+}
+
+static void userfaultfd_setup(void)
+{
+	fds[0] = got(syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */), "userfaultfd");
+}
+
+static void io_uring_setup(void)
+{
+	static char params[120];
+
+	fds[0] = got(syscall(SYS_io_uring_setup, 4, params), "io_uring");
+}
+
+static void memfd_setup(void)
+{
+	fds[0] = got(syscall(SYS_memfd_create, "memfd", 0), "memfd_create");
+	check_eq(write(fds[0], "abc", 3), 3);
+}
+
+static void terminal_setup(void)
+{
+	fds[0] = got(open("/dev/ptmx", O_RDWR | O_NOCTTY), "/dev/ptmx");
+	check_eq(dup2(fds[0], 9), 9);
+}
+
+static void deleted_setup(void)
+{
+	fds[0] = temporary("gone");
+	check_eq(unlink(path("gone", -1)), 0);
+	check_eq(write(fds[0], "abc", 3), 3);
+}
+
+static void deleted_verify(int cycle)
+{
+	char buf[4];
+
+	(void)cycle;
+	check_eq(pread(fds[0], buf, 3, 0), 3);
+	check_eq(memcmp(buf, "abc", 3), 0);
+}
+
+/* The name now leads to another file. */
+static void replaced_setup(void)
+{
+	fds[0] = temporary("one");
+	check_eq(close(temporary("two")), 0);
+	check_eq(rename(path("two", -1), path("one", -1)), 0);
+}
+
+static void tmpfile_setup(void)
+{
+	fds[0] = got(open(scenario_dir, O_RDWR | O_TMPFILE, 0600), "O_TMPFILE");
+}
+
+static void lock_setup(void)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_start = 10, .l_len = 10 };
+
+	fds[0] = temporary("locked");
+	check_eq(fcntl(fds[0], F_SETLK, &lock), 0);
+}
+
+static void flock_setup(void)
+{
+	fds[0] = temporary("locked");
+	check_eq(flock(fds[0], LOCK_EX), 0);
+}
+
+static void lease_setup(void)
+{
+	fds[0] = temporary("leased");
+	if (fcntl(fds[0], F_SETLEASE, F_WRLCK))
+		needs("file leases");
+}
+
+/* ---- memory ---- */
+
+static void mapped(int fd, int flags)
+{
+	region = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, flags, fd, 0);
+	check(region != MAP_FAILED);
+	fill(region, 1 << 16, 1);
+}
+
+static void mapped_verify(int cycle)
+{
+	(void)cycle;
+	filled(region, 1 << 16, 1);
+}
+
+static void mapped_deleted_setup(void)
+{
+	int fd = temporary("gone");
+
+	mapped(fd, MAP_SHARED);
+	check_eq(close(fd), 0);
+	check_eq(unlink(path("gone", -1)), 0);
+}
+
+static void mapped_memfd_setup(void)
+{
+	int fd = got(syscall(SYS_memfd_create, "memfd", 0), "memfd_create");
+
+	check_eq(ftruncate(fd, 1 << 16), 0);
+	mapped(fd, MAP_SHARED);
+	check_eq(close(fd), 0);
+}
+
+static void secret_setup(void)
+{
+	int fd = got(syscall(SYS_memfd_secret, 0), "memfd_secret");
+
+	check_eq(ftruncate(fd, 1 << 16), 0);
+	mapped(fd, MAP_SHARED);
+	check_eq(close(fd), 0);
+}
+
+static void sealed_setup(void)
+{
+	mapped(-1, MAP_PRIVATE | MAP_ANONYMOUS);
+	if (syscall(SYS_mseal, region, 1 << 16, 0))
+		needs("mseal (Linux 6.10)");
+}
+
+static void hugetlb_setup(void)
+{
+	region = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (region == MAP_FAILED)
+		needs("pages in the huge page pool");
+	fill(region, 1 << 16, 1);
+}
+
+static void sysv_setup(void)
+{
+	int id = shmget(IPC_PRIVATE, 1 << 16, IPC_CREAT | 0600);
+
+	if (id < 0)
+		needs("System V shared memory");
+	region = shmat(id, NULL, 0);
+	check_eq(shmctl(id, IPC_RMID, NULL), 0);	/* goes with the last user */
+	check(region != (void *)-1);
+	fill(region, 1 << 16, 1);
+}
+
+/*
+ * Shared memory, and a child that shares it. The child is no blocker by
+ * itself in a self checkpoint: that saves the calling process alone.
+ */
+static pid_t child_pid;
+
+static void child_start(void)
+{
+	pid_t parent = getpid();
+
+	child_pid = fork();
+	check(child_pid >= 0);
+	if (child_pid)
+		return;
+	/* Nobody must wait for us if the parent is killed. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+/* Still our child, and still running: a new one takes its place. */
+static void child_verify(int cycle)
+{
+	(void)cycle;
+	check_eq(waitpid(child_pid, NULL, WNOHANG), 0);
+	check_eq(kill(child_pid, SIGKILL), 0);
+	check_eq(waitpid(child_pid, NULL, 0), child_pid);
+	child_start();
+}
+
+static void shared_setup(void)
+{
+	mapped(-1, MAP_SHARED | MAP_ANONYMOUS);
+	child_start();
+}
+
+static void shared_verify(int cycle)
+{
+	mapped_verify(cycle);
+	child_verify(cycle);
+}
+
+/* ---- tasks, signals, timers ---- */
+
+static char thread_stack[64 << 10] __attribute__((aligned(16)));
+static int thread_tid;
+
+/* A thread by clone(2) alone: it sleeps in pause(2) and never returns. */
+static void thread_setup(void)
+{
+	long tid;
+	register long r10 __asm__("r10") = 0;
+	register long r8 __asm__("r8") = 0;
+
+	__asm__ volatile(
+		"syscall\n\t"
+		"test %%rax, %%rax\n\t"
+		"jnz 1f\n"
+		"2:	mov %4, %%eax\n\t"
+		"syscall\n\t"
+		"jmp 2b\n"
+		"1:"
+		: "=a"(tid)
+		: "0"((long)SYS_clone),
+		  /* VM FS FILES SIGHAND THREAD SYSVSEM */
+		  "D"(0x00000100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000),
+		  "S"(thread_stack + sizeof(thread_stack)), "i"(SYS_pause),
+		  "d"(0L), "r"(r10), "r"(r8)
+		: "rcx", "r11", "memory");
+	check(tid > 0);
+	thread_tid = (int)tid;
+}
+
+static void thread_verify(int cycle)
+{
+	(void)cycle;
+	check_eq(syscall(SYS_tgkill, getpid(), thread_tid, 0), 0);
+}
+
+static void posix_timer_setup(void)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2 };
+	struct itimerspec in = { .it_value.tv_sec = 3600 };
+	int id;
+
+	check_eq(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &id), 0);
+	check_eq(syscall(SYS_timer_settime, id, 0, &in, NULL), 0);
+}
+
+static void itimer_setup(void)
+{
+	struct itimerval in = { .it_value.tv_sec = 3600 };
+
+	check_eq(setitimer(ITIMER_REAL, &in, NULL), 0);
+}
+
+static void itimer_verify(int cycle)
+{
+	struct itimerval now;
+
+	(void)cycle;
+	check_eq(getitimer(ITIMER_REAL, &now), 0);
+	check(now.it_value.tv_sec > 3000);
+}
+
+static void pending_setup(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	check_eq(sigprocmask(SIG_BLOCK, &set, NULL), 0);
+	check_eq(kill(getpid(), SIGUSR2), 0);
+}
+
+static void pending_verify(int cycle)
+{
+	struct timespec now = { 0 };
+	sigset_t set;
+
+	(void)cycle;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	check_eq(sigtimedwait(&set, NULL, &now), SIGUSR2);
+	check_eq(kill(getpid(), SIGUSR2), 0);
+}
+
+/* A directory that was removed under the program's feet. */
+static void cwd_setup(void)
+{
+	check_eq(mkdir(path("gone", -1), 0700), 0);
+	check_eq(chdir(path("gone", -1)), 0);
+	check_eq(rmdir(path("gone", -1)), 0);
+}
+
+static void aio_setup(void)
+{
+	unsigned long context = 0;
+
+	if (syscall(SYS_io_setup, 4, &context))
+		needs("asynchronous I/O");
+}
+
+#define REFUSE(name, flags, setup, verify, errno_) \
+	{ name, (flags) | REFUSED, setup, verify, NULL, errno_ }
+
+SCENARIOS(
+	REFUSE("pipe", BOTH, pipe_setup, pipe_verify, EBADF),
+	REFUSE("fifo", BOTH, fifo_setup, NULL, EBADF),
+	REFUSE("socket", BOTH, socket_setup, NULL, EBADF),
+	REFUSE("inet", BOTH, inet_setup, NULL, EBADF),
+	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
+	REFUSE("eventfd", BOTH, eventfd_setup, eventfd_verify, EOPNOTSUPP),
+	REFUSE("timerfd", BOTH, timerfd_setup, NULL, EOPNOTSUPP),
+	REFUSE("signalfd", BOTH, signalfd_setup, NULL, EOPNOTSUPP),
+	REFUSE("inotify", BOTH, inotify_setup, NULL, EOPNOTSUPP),
+	REFUSE("pidfd", BOTH, pidfd_setup, NULL, EOPNOTSUPP),
+	REFUSE("userfaultfd", BOTH, userfaultfd_setup, NULL, EOPNOTSUPP),
+	REFUSE("io-uring", BOTH, io_uring_setup, NULL, EOPNOTSUPP),
+	REFUSE("memfd", BOTH, memfd_setup, NULL, EOPNOTSUPP),
+	REFUSE("terminal", BOTH, terminal_setup, NULL, EBADF),
+	REFUSE("deleted", BOTH, deleted_setup, deleted_verify, EBADF),
+	REFUSE("replaced", BOTH, replaced_setup, NULL, EBADF),
+	REFUSE("tmpfile", BOTH, tmpfile_setup, NULL, EOPNOTSUPP),
+	REFUSE("lock", BOTH, lock_setup, NULL, EOPNOTSUPP),
+	REFUSE("flock", BOTH, flock_setup, NULL, EOPNOTSUPP),
+	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
+	REFUSE("mapped-deleted", BOTH, mapped_deleted_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("mapped-memfd", BOTH, mapped_memfd_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("sealed", BOTH, sealed_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
+	REFUSE("sysv", BOTH, sysv_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("shared", BOTH, shared_setup, shared_verify, EOPNOTSUPP),
+	REFUSE("children", EXTERNAL, child_start, child_verify, EOPNOTSUPP),
+	REFUSE("thread", BOTH, thread_setup, thread_verify, EOPNOTSUPP),
+	REFUSE("posix-timer", BOTH, posix_timer_setup, NULL, EOPNOTSUPP),
+	REFUSE("itimer", BOTH, itimer_setup, itimer_verify, EOPNOTSUPP),
+	REFUSE("pending", BOTH, pending_setup, pending_verify, EOPNOTSUPP),
+	REFUSE("cwd", BOTH, cwd_setup, NULL, EBADF),
+	REFUSE("aio", BOTH, aio_setup, NULL, EOPNOTSUPP),
+)
