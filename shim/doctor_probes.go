@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // probes lists everything doctor asks, the weightiest first. Those that need a process to try things on share one.
@@ -20,6 +22,12 @@ func probes() []probe {
 			serves: "a caller that is caught exactly once (seccomp flag WAIT_KILLABLE_RECV)",
 			try:    "boot a kernel of version 5.19 or later",
 			ask:    askRelease,
+		},
+		{
+			name: "seccomp listener", needed: true, since: "5.19",
+			serves: "crshim run: the two calls reach the supervisor",
+			try:    "see the detail; under another listener (a container runtime, another crshim run) start crshim outside of it",
+			ask:    askListener,
 		},
 		{
 			name: "process_vm_readv", needed: true, since: "3.2",
@@ -71,6 +79,12 @@ func probes() []probe {
 			ask:    askUserNamespace,
 		},
 		{
+			name: "PAGEMAP_SCAN", since: "6.7",
+			serves: "finding the pages to save; older kernels are read entry by entry, and pages of zeros are saved too",
+			try:    "boot a kernel of version 6.7 or later",
+			ask:    func() finding { return answered(procfs.PagemapScanSupported()) },
+		},
+		{
 			name: "userfaultfd", since: "5.11",
 			serves: "moving staged memory into place without a copy, and tracking writes",
 			try:    "sysctl vm.unprivileged_userfaultfd has no say over user-mode faults; allow userfaultfd in the seccomp profile",
@@ -112,6 +126,14 @@ func judge(err error, detail string, meansNo ...unix.Errno) finding {
 		}
 	}
 	return finding{unknown, err.Error()}
+}
+
+// answered is a finding of a question that somebody else has asked.
+func answered(ok bool) finding {
+	if ok {
+		return finding{yes, ""}
+	}
+	return finding{no, ""}
 }
 
 func kernelRelease() string {
@@ -222,10 +244,7 @@ func askCapability(capability int) finding {
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
 		return finding{unknown, fmt.Sprintf("capget: %v", err)}
 	}
-	if data[capability/32].Effective&(1<<(capability%32)) == 0 {
-		return finding{no, ""}
-	}
-	return finding{yes, ""}
+	return answered(data[capability/32].Effective&(1<<(capability%32)) != 0)
 }
 
 // askSetTID asks for a pid that is taken, our own: the kernel looks at the right first (alloc_pid in kernel/pid.c), so
