@@ -1,0 +1,236 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// front is the process that was started as `crshim run`. CMD stays in its process group, so what the terminal does
+// to the group it does to both; the front passes on what is sent to it alone, and stops and ends as CMD does.
+type front struct {
+	report  socket
+	pid     procfs.PID // of CMD
+	pidfd   int        // of CMD, -1 before it has started
+	signals chan os.Signal
+
+	// While CMD is stopped by a signal, what the front's action for it was.
+	stoppedBy unix.Signal
+	action    sigaction
+}
+
+// runCommand runs CMD and returns its wait status.
+func runCommand(log logConfig, command []string) (unix.WaitStatus, error) {
+	start := stateAtStart()
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return 0, err
+	}
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return 0, fmt.Errorf("open pidfd: %w", err)
+	}
+	supervisor, err := spawn(stageSupervise, &stageConfig{Start: start, Report: theirs, Front: self, Log: log}, command, nil)
+	if err != nil {
+		return 0, err
+	}
+	theirs.close()
+	if err := errors.Join(unix.Close(self), dropInherited(1)); err != nil {
+		return 0, err
+	}
+	f := &front{report: ours, pidfd: -1, signals: make(chan os.Signal, 64)}
+	f.catch(start)
+	return f.mirror(supervisor)
+}
+
+// mirror does as CMD does until CMD has ended.
+func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
+	reports := make(chan arrival)
+	go receiveAll(f.report, reports)
+	supervised := make(chan unix.WaitStatus, 1)
+	go awaitChild(supervisor, supervised)
+
+	var failed error
+	for {
+		select {
+		case a := <-reports:
+			switch {
+			case a.err != nil && failed != nil:
+				return 0, failed
+			case a.err != nil:
+				return 0, &fault.Error{Code: fault.SupervisorLost, Object: "the command", Err: a.err}
+			case a.Kind == noticeFailed:
+				failed = errors.Join(failed, a.Failure.err())
+			case a.Kind == noticeEnded:
+				// With nothing left of the job the supervisor ends too, and nothing of ours outlives this process.
+				if !a.Remain && supervised != nil {
+					<-supervised
+				}
+				return a.Status, failed
+			default:
+				if err := f.handle(a); err != nil {
+					return 0, err
+				}
+			}
+		case sig := <-f.whenStarted():
+			if err := f.pass(sig.(unix.Signal)); err != nil {
+				return 0, err
+			}
+		case status := <-supervised:
+			supervised = nil
+			if status.Signaled() {
+				printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
+			}
+		}
+	}
+}
+
+// arrival is a report, or the error that ends them.
+type arrival struct {
+	notice
+	fd  int
+	err error
+}
+
+func receiveAll(s socket, to chan<- arrival) {
+	for {
+		r, fd, err := s.receive()
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the parent process of the command has ended")
+		}
+		to <- arrival{r, fd, err}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func awaitChild(pid int, to chan<- unix.WaitStatus) {
+	for {
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
+			to <- status
+			return
+		}
+	}
+}
+
+func (f *front) handle(a arrival) error {
+	switch a.Kind {
+	case noticeStarted:
+		f.pid, f.pidfd = procfs.PID(a.PID), a.fd
+	case noticeStopped:
+		// Our handler of the signal gives way, so that the parent's signal stops us by the very signal that stopped CMD.
+		if a.Signal != unix.SIGSTOP && f.stoppedBy == 0 {
+			old, err := setSigaction(a.Signal, sigaction{handler: sigDefault})
+			if err != nil {
+				return err
+			}
+			f.stoppedBy, f.action = a.Signal, old
+		}
+		return f.report.send(notice{Kind: noticeReady, Seq: a.Seq})
+	case noticeContinued:
+		if f.stoppedBy != 0 {
+			if _, err := setSigaction(f.stoppedBy, f.action); err != nil {
+				return err
+			}
+			f.stoppedBy = 0
+		}
+	}
+	return nil
+}
+
+// notPassed are signals that are not for CMD: those about our own children and descriptors, and the Go runtime's own. The
+// numbers 32 and 33 belong to the C library.
+var notPassed = map[unix.Signal]bool{
+	unix.SIGKILL: true, unix.SIGSTOP: true, unix.SIGCHLD: true, unix.SIGPIPE: true, unix.SIGURG: true, unix.SIGPROF: true, 32: true, 33: true,
+}
+
+// catch directs all signals but those to the channel. One that was ignored when crshim started stays so, for CMD
+// ignores it as well.
+func (f *front) catch(start startState) {
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		switch {
+		case notPassed[sig]:
+		case start.ignores(int(sig)):
+			signal.Ignore(sig)
+		default:
+			signal.Notify(f.signals, sig)
+		}
+	}
+}
+
+// whenStarted is the channel of signals once there is somebody to pass them to.
+func (f *front) whenStarted() <-chan os.Signal {
+	if f.pidfd < 0 {
+		return nil
+	}
+	return f.signals
+}
+
+// pass gives CMD a signal that reached us and not it.
+func (f *front) pass(sig unix.Signal) error {
+	switch sig {
+	case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH:
+		// From the keys of the terminal: the whole process group has had it. Any other sender means us alone.
+		if inForeground() {
+			return nil
+		}
+	case unix.SIGTTIN, unix.SIGTTOU:
+		return nil // the kernel sends them to whole groups
+	case unix.SIGCONT:
+		// A shell continues the group; a CMD that has left it is still stopped.
+		if !f.commandStopped() {
+			return nil
+		}
+	}
+	err := unix.PidfdSendSignal(f.pidfd, sig, nil, 0)
+	// It has ended, or has become another user: then the sender would not have been allowed either.
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pass %s on: %w", unix.SignalName(sig), err)
+	}
+	return nil
+}
+
+// commandStopped tells whether CMD is stopped now; a CMD that is gone is not.
+func (f *front) commandStopped() bool {
+	p, err := procfs.Open(f.pid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Close() }()
+	stat, err := p.Stat()
+	return err == nil && stat.State == 'T'
+}
+
+// dieBy kills this process by a signal that killed CMD, without a second core dump. It returns only if that fails.
+func dieBy(sig unix.Signal) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("switch core dump off: %w", err)
+	}
+	if sig != unix.SIGKILL {
+		if _, err := setSigaction(sig, sigaction{handler: sigDefault}); err != nil {
+			return err
+		}
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+		return fmt.Errorf("unblock signals: %w", err)
+	}
+	if err := unix.Tgkill(os.Getpid(), unix.Gettid(), sig); err != nil {
+		return fmt.Errorf("end by %s: %w", unix.SignalName(sig), err)
+	}
+	return nil
+}

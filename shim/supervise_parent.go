@@ -1,0 +1,148 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// parent is the parent process of CMD. The kernel lets a parent see the stops and the end of a child undisturbed only
+// if the tracer is another process (wait_consider_task() in kernel/exit.c), so the supervisor cannot be it.
+type parent struct {
+	report socket
+	hand   socket
+	front  int // pidfd
+	pid    int // of CMD
+
+	mu      sync.Mutex
+	stops   uint64      // how often CMD has stopped; protected by mu
+	stopped unix.Signal // by what CMD is stopped, 0 while it runs; protected by mu
+}
+
+// beParent is the stage __parent: it starts CMD and waits until neither CMD nor any orphan of it is left.
+func beParent(config *stageConfig, command []string) error {
+	// Orphans become our children, not init's: the supervisor stays an ancestor of every task, as Yama's ptrace_scope=1
+	// demands of a tracer, and when no child is left, nothing of the job is.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	p := &parent{report: config.Report, hand: config.Hand, front: config.Front}
+	next := *config
+	next.Front = 0
+	pidfd := -1
+	pid, err := spawn(stageExec, &next, command, &syscall.SysProcAttr{PidFD: &pidfd})
+	if err != nil {
+		return err
+	}
+	p.pid = pid
+	if err := p.report.send(notice{Kind: noticeStarted, PID: pid}, pidfd); err != nil {
+		return err
+	}
+	if err := unix.Close(pidfd); err != nil {
+		return fmt.Errorf("close pidfd: %w", err)
+	}
+	if err := detach(2); err != nil {
+		return err
+	}
+	outliveSignals()
+	go p.obey()
+	return p.wait()
+}
+
+// wait reaps until there is nothing left to reap.
+func (p *parent) wait() error {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WUNTRACED|unix.WCONTINUED, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ECHILD):
+			return nil
+		case err != nil:
+			return fmt.Errorf("wait for %d: %w", p.pid, err)
+		case pid != p.pid:
+			continue
+		case status.Stopped():
+			p.stop(status.StopSignal())
+		case status.Continued():
+			p.goOn()
+		default:
+			p.end(status)
+		}
+	}
+}
+
+// stop tells the front that CMD has stopped. The front answers that it is ready, and only then is sent the signal: its
+// stop and the SIGCONT that ends it come from one sender, this one, and so in the right order.
+func (p *parent) stop(sig unix.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stops++
+	p.stopped = sig
+	p.tell(notice{Kind: noticeStopped, Signal: sig, Seq: p.stops})
+}
+
+func (p *parent) goOn() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = 0
+	p.signalFront(unix.SIGCONT)
+	p.tell(notice{Kind: noticeContinued})
+}
+
+// obey stops the front when it is ready for it, unless CMD has gone on meanwhile.
+func (p *parent) obey() {
+	for {
+		r, _, err := p.report.receive()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				p.tell(notice{Kind: noticeFailed, Failure: failureOf(err)})
+			}
+			return // the front is gone
+		}
+		p.mu.Lock()
+		if r.Kind == noticeReady && r.Seq == p.stops && p.stopped != 0 {
+			p.signalFront(p.stopped)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// end tells everybody that CMD has ended, and whether other tasks go on.
+func (p *parent) end(status unix.WaitStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := notice{Kind: noticeEnded, Status: status, Remain: p.reap()}
+	// A supervisor that was killed needs not be told.
+	_ = p.hand.send(r)
+	if p.stopped != 0 {
+		p.stopped = 0
+		p.signalFront(unix.SIGCONT)
+	}
+	p.tell(r)
+	p.pid = -1
+}
+
+// reap collects the orphans that have ended and tells whether others live on.
+func (p *parent) reap() (remain bool) {
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return false
+		}
+		if err == nil && pid == 0 {
+			return true
+		}
+	}
+}
+
+// tell reports to the front. If the front was killed there is nobody to tell, and the job goes on without it.
+func (p *parent) tell(r notice) { _ = p.report.send(r) }
+
+// signalFront likewise.
+func (p *parent) signalFront(sig unix.Signal) { _ = unix.PidfdSendSignal(p.front, sig, nil, 0) }
