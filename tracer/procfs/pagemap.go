@@ -3,6 +3,7 @@ package procfs
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,8 +23,8 @@ const (
 	// Present: in memory.
 	Present PageCategory = 1 << 3
 	// Swapped: not in memory, but noted in the page table: swapped out, under
-	// migration, poisoned, a guard page, or, with Written missing, a mark of
-	// userfaultfd where no page has ever been.
+	// migration, poisoned, a guard page, or a mark of userfaultfd that a page
+	// will be write-protected once it comes (then Written is missing).
 	Swapped PageCategory = 1 << 4
 	// ZeroPage: the shared page of zeros, small or huge. Reads as zeros, and
 	// so need not be saved. Not told before Linux 6.7.
@@ -54,7 +55,7 @@ type Query struct {
 var PagesToSave = Query{AnyOf: Present | Swapped, NoneOf: File | ZeroPage | Guard}
 
 func (q Query) match(c PageCategory) bool {
-	return c&(Present|Swapped) != 0 && c&q.AllOf == q.AllOf && c&q.NoneOf == 0 &&
+	return c&content != 0 && c&q.AllOf == q.AllOf && c&q.NoneOf == 0 &&
 		(q.AnyOf == 0 || c&q.AnyOf != 0)
 }
 
@@ -101,16 +102,18 @@ func (pm *Pagemap) Close() error {
 // here.
 //
 // Where the kernel lacks PAGEMAP_SCAN, ZeroPage and Huge are never seen set,
-// so that pages of zeros count as pages with content.
+// so that pages of zeros count as pages with content, but for the huge page
+// of zeros, which counts as File.
 func (pm *Pagemap) Scan(r Range, q Query) ([]Range, error) {
 	return pm.collect(r, q, 0)
 }
 
 // ScanAndProtect is Scan for memory that a userfaultfd watches with
 // UFFD_FEATURE_WP_ASYNC: in one step, it lists the pages that match and
-// write-protects them, so that Written means "since the last
-// ScanAndProtect". Memory that is not so watched gives EPERM, a kernel
-// without PAGEMAP_SCAN ENOTTY.
+// write-protects them, so that Written means "since the last ScanAndProtect".
+// An empty page is left alone, and Written when it comes to hold something.
+// Memory that is not so watched gives EPERM, a kernel without PAGEMAP_SCAN
+// ENOTTY.
 func (pm *Pagemap) ScanAndProtect(r Range, q Query) ([]Range, error) {
 	if !pm.scan {
 		return nil, fmt.Errorf("scan and protect %v in %s: %w", r, pm.in, unix.ENOTTY)
@@ -169,17 +172,19 @@ func (rs *ranges) add(r Range) {
 // so that a category of NoneOf must not stay in AnyOf.
 func (q Query) masks() (inverted, all, anyOf PageCategory, ok bool) {
 	anyOf = q.AnyOf &^ q.NoneOf
-	const content = Present | Swapped
 	if q.AllOf&q.NoneOf != 0 || q.AnyOf != 0 && anyOf == 0 || q.NoneOf&content == content {
 		return 0, 0, 0, false
 	}
-	// An empty page has no bit set: only a query that asks for none would let
-	// it through.
-	if q.AllOf == 0 && anyOf == 0 {
+	// An empty page counts as Written where a userfaultfd watches. It must
+	// not match even so: ScanAndProtect would leave a mark in its place.
+	if anyOf == 0 {
 		anyOf = content &^ q.NoneOf
 	}
 	return q.NoneOf, q.AllOf | q.NoneOf, anyOf, true
 }
+
+// content is what a page has one of if it holds something.
+const content = Present | Swapped
 
 // scanRegions is how many ranges one PAGEMAP_SCAN may return: 96 KiB.
 const scanRegions = 4096
@@ -190,6 +195,7 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 	if !ok {
 		return nil
 	}
+	r.End = min(r.End, userEnd())
 	if pm.regions == nil {
 		pm.regions = make([]pageRegion, scanRegions)
 	}
@@ -198,8 +204,8 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 			flags: flags, start: uint64(r.Start), end: uint64(r.End),
 			categoryInverted: uint64(inverted), categoryMask: uint64(all),
 			categoryAnyofMask: uint64(anyOf),
-			// Regions that differ in these would come apart: ask for nothing.
-			returnMask: 0,
+			// To be asked for no more: regions come apart where these differ.
+			returnMask: uint64(content),
 		}
 		n, err := pagemapScan(pm.fd, &arg, pm.regions)
 		if errors.Is(err, unix.EINTR) {
@@ -209,7 +215,9 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 			return err
 		}
 		for _, g := range pm.regions[:n] {
-			out.add(Range{Start: Addr(g.start), End: Addr(g.end)})
+			if PageCategory(g.categories)&content != 0 {
+				out.add(Range{Start: Addr(g.start), End: Addr(g.end)})
+			}
 		}
 		// Without progress the loop would not end, whatever the kernel does.
 		if arg.walkEnd <= arg.start {
@@ -220,6 +228,25 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 	return nil
 }
 
-// userSpace keeps [vsyscall] away from the kernel, which refuses an address
-// of its own half with EFAULT.
+// userSpace leaves out [vsyscall], which is in the kernel's half.
 var userSpace = Range{Start: 0, End: 1 << 63}
+
+// userEnd is the end of the addresses that PAGEMAP_SCAN takes; it refuses a
+// range that goes beyond with EFAULT. That is a power of two, on some machines
+// less one page.
+var userEnd = sync.OnceValue(func() Addr {
+	fd, err := unix.Open(root+"/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return userSpace.End // the next scan tells why
+	}
+	defer unix.Close(fd)
+	for power := userSpace.End; power > Addr(2*PageSize); power >>= 1 {
+		for _, end := range []Addr{power, power - Addr(PageSize)} {
+			arg := pmScanArg{start: uint64(end) - PageSize, end: uint64(end)}
+			if _, err := pagemapScan(fd, &arg, nil); err == nil {
+				return end
+			}
+		}
+	}
+	return userSpace.End
+})
