@@ -34,14 +34,8 @@ func (c *Context) Ulong(i int) uint64 {
 }
 
 // Answer ends the caller's wait with -errno, before the handler returns. Its first use is the only one: later ones
-// return ErrAnswered.
+// return ErrAnswered. With Valid and TID it is what core needs to know of a caller.
 func (c *Context) Answer(errno unix.Errno) error { return c.answer(Fail(errno)) }
-
-// Restart ends the caller's wait so that the kernel makes the call again, if the caller is interrupted meanwhile.
-func (c *Context) Restart() error { return c.Answer(errRestartNoIntr) }
-
-// errRestartNoIntr is ERESTARTNOINTR of include/linux/errno.h, which user space never sees.
-const errRestartNoIntr = unix.Errno(513)
 
 func (c *Context) answer(o Outcome) error {
 	if c.answered.Swap(true) {
