@@ -46,10 +46,9 @@ func parseMaps(data []byte) ([]Mapping, error) {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		if err := follows(out, m.Range); err != nil {
+		if out, err = appendMapping(out, m); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		out = append(out, m)
 		return nil
 	})
 	if err != nil {
@@ -58,13 +57,24 @@ func parseMaps(data []byte) ([]Mapping, error) {
 	return out, nil
 }
 
-// follows refuses a mapping that does not lie behind those already read;
-// filesystems/proc.rst promises that addresses never go backwards.
-func follows(before []Mapping, r Range) error {
-	if len(before) > 0 && before[len(before)-1].End > r.Start {
-		return fmt.Errorf("mapping %v behind %v: %w", r, before[len(before)-1].Range, ErrFormat)
+// appendMapping keeps the list in order and free of overlaps. The kernel
+// hands out a page of text at a time and goes on from the end of the last
+// mapping in it. If that one has been joined to its neighbour since, the next
+// line begins where an earlier one did, although filesystems/proc.rst
+// promises otherwise (seen in 6.18): the later line is right.
+func appendMapping(list []Mapping, m Mapping) ([]Mapping, error) {
+	if n := len(list); n > 0 && m.End <= list[n-1].End {
+		return nil, fmt.Errorf("mapping %v behind %v: %w", m.Range, list[n-1].Range, ErrFormat)
 	}
-	return nil
+	for n := len(list); n > 0 && list[n-1].End > m.Start; n = len(list) {
+		last := &list[n-1]
+		if last.Start < m.Start {
+			last.End = m.Start
+			break
+		}
+		list = list[:n-1]
+	}
+	return append(list, m), nil
 }
 
 // parseMapsLine parses "start-end perms offset major:minor inode   name", the
@@ -153,10 +163,9 @@ func parseSmaps(data []byte) ([]Mapping, error) {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		if err := follows(out, m.Range); err != nil {
+		if out, err = appendMapping(out, m); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		out = append(out, m)
 		return nil
 	})
 	if err != nil {

@@ -152,8 +152,31 @@ func TestParseMapsRefuses(t *testing.T) {
 		"1000-2000 rrxp 0 08:01 1", "1000-2000 r-x 0 08:01 1", "1000-2000 r-xp g 08:01 1",
 		"1000-2000 r-xp 0 0801 1", "1000-2000 r-xp 0 08:100000000 1", "1000-2000 r-xp 0 08:01 -1",
 		"1000-10000000000000000 r-xp 0 08:01 1",
-		"1000-3000 r-xp 0 0:0 0\n2000-4000 r-xp 0 0:0 0\n", // overlap
+		"1000-3000 r-xp 0 0:0 0\n2000-3000 r-xp 0 0:0 0\n",
 		"3000-4000 r-xp 0 0:0 0\n1000-2000 r-xp 0 0:0 0\n")
+}
+
+// TestParseMapsOfRunning is text that a process which runs can bring about.
+func TestParseMapsOfRunning(t *testing.T) {
+	for text, want := range map[string][]Range{
+		"1000-3000 ---p 0 0:0 0\n2000-4000 ---p 0 0:0 0\n":                         {{0x1000, 0x2000}, {0x2000, 0x4000}},
+		"1000-3000 ---p 0 0:0 0\n1000-4000 ---p 0 0:0 0\n":                         {{0x1000, 0x4000}},
+		"1000-2000 ---p 0 0:0 0\n2000-3000 ---p 0 0:0 0\n0-4000 ---p 0 0:0 0\n":    {{0, 0x4000}},
+		"1000-2000 ---p 0 0:0 0\n2000-3000 ---p 0 0:0 0\n1800-4000 ---p 0 0:0 0\n": {{0x1000, 0x1800}, {0x1800, 0x4000}},
+	} {
+		list, err := parseMaps([]byte(text))
+		if err != nil {
+			t.Errorf("parse %q: %v", text, err)
+			continue
+		}
+		var got []Range
+		for _, m := range list {
+			got = append(got, m.Range)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("parse %q (-want +got):\n%s", text, diff)
+		}
+	}
 }
 
 func TestParseSmaps(t *testing.T) {
