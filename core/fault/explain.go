@@ -27,7 +27,16 @@ func (e Entry) ErrnoText() string {
 	if e.Errno == 0 {
 		return "that of the cause"
 	}
-	return fmt.Sprintf("%s (%v)", unix.ErrnoName(e.Errno), e.Errno)
+	return fmt.Sprintf("%s (%v)", ErrnoName(e.Errno), e.Errno)
+}
+
+// ErrnoName returns the name of an errno, such as EBADF, or "". Of two names
+// for one number it gives the one that manual pages of system calls use.
+func ErrnoName(errno unix.Errno) string {
+	if errno == unix.EOPNOTSUPP { // also ENOTSUP
+		return "EOPNOTSUPP"
+	}
+	return unix.ErrnoName(errno)
 }
 
 // WriteDoc writes the table as Markdown, one section for each code. It is
@@ -41,7 +50,7 @@ func WriteDoc(w io.Writer) error {
 	for _, e := range table {
 		name := "-"
 		if e.Errno != 0 {
-			name = unix.ErrnoName(e.Errno)
+			name = ErrnoName(e.Errno)
 		}
 		fmt.Fprintf(&b, "| [%v](#%s) | %s | %s |\n", e.Code, strings.ToLower(e.Code.String()), name, e.Summary())
 	}

@@ -234,6 +234,14 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+func TestErrnoName(t *testing.T) {
+	for errno, want := range map[unix.Errno]string{unix.EBADF: "EBADF", unix.EOPNOTSUPP: "EOPNOTSUPP", unix.EAGAIN: "EAGAIN", 9999: ""} {
+		if got := ErrnoName(errno); got != want {
+			t.Errorf("ErrnoName(%d) = %q, want %q", errno, got, want)
+		}
+	}
+}
+
 func TestWriteDoc(t *testing.T) {
 	var b strings.Builder
 	if err := WriteDoc(&b); err != nil {

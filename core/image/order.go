@@ -73,7 +73,10 @@ func newOrder(t *Table) *order {
 
 // next accepts a record of row s with value rec, or says why it is out of
 // place.
-func (o *order) next(s *Spec, rec any) error {
+func (o *order) next(s *Spec, parent uint32, rec any) error {
+	if s.Root && parent != 0 {
+		return fmt.Errorf("parent %#x is not 0", parent)
+	}
 	if s.Kind == KindError {
 		return nil // a writer can fail at any point
 	}

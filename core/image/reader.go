@@ -94,7 +94,7 @@ func (r *Reader) Next() (*Record, error) {
 	if rec.Value, rec.Extra, err = rec.Spec.decode(payload); err != nil {
 		return nil, r.bad(err.Error(), nil)
 	}
-	if err := r.order.next(rec.Spec, rec.Value); err != nil {
+	if err := r.order.next(rec.Spec, rec.Parent, rec.Value); err != nil {
 		return nil, r.bad(err.Error(), nil)
 	}
 	if err := r.check(rec, h); err != nil {
@@ -246,7 +246,7 @@ func (r *Reader) skips(h *header) (bool, error) {
 		if s.Kind != KindPad {
 			return false, nil
 		}
-		if err := r.order.next(s, &Pad{}); err != nil {
+		if err := r.order.next(s, h.parent, &Pad{}); err != nil {
 			return false, r.bad(err.Error(), nil)
 		}
 		return true, nil

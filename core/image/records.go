@@ -8,7 +8,7 @@ package image
 // Head is struct cr_hdr_head, the first record. Strings fill 64 bytes and
 // then have no NUL.
 type Head struct {
-	Magic   uint64   `c:"magic" fmt:"hex" doc:"MagicHead"`
+	Magic   uint64   `c:"magic" fmt:"hex" doc:"0x00feed0cc0a2d200"`
 	Major   uint16   `c:"major" doc:"kernel version that wrote the image; not compared"`
 	Minor   uint16   `c:"minor"`
 	Patch   uint16   `c:"patch"`
@@ -182,7 +182,7 @@ type FDData struct {
 
 // Tail is struct cr_hdr_tail, the last record.
 type Tail struct {
-	Magic uint64 `c:"magic" fmt:"hex" doc:"MagicTail"`
+	Magic uint64 `c:"magic" fmt:"hex" doc:"0x002d2a0cc0deef00"`
 }
 
 // Our own records.

@@ -34,17 +34,17 @@ func (l *layout) trailer(s *Spec, rec any) (int64, error) {
 // V13 is the rows of the 2009 format.
 var V13 = []Spec{
 	Row[Head](KindHead, "HEAD", InHead, "begins the image: magic, format revision, the kernel that wrote it",
-		CName("cr_hdr_head"), Times(OncePerImage), Opens()),
+		CName("cr_hdr_head"), Root(), Times(OncePerImage), Opens()),
 	Row[HeadArch](KindHeadArch, "HEAD_ARCH", InHead, "the floating point unit of the machine",
 		CName("cr_hdr_head_arch"), Times(OncePerImage)),
 	Row[Buffer](KindBuffer, "BUFFER", Anywhere, "raw data"),
 	Row[Str](KindStr, "STRING", Anywhere, "a string; behind TASK the command name"),
 	Row[FName](KindFName, "FNAME", Anywhere, "the path of a file"),
 	Row[Tree](KindTree, "TREE", InTree, "the tasks of the image",
-		CName("cr_hdr_tree"), Times(OncePerImage), Opens(),
+		CName("cr_hdr_tree"), Root(), Times(OncePerImage), Opens(),
 		trails("one entry for each task", treeTrailer), trailerOf[PIDs]("cr_hdr_pids")),
 	Row[Task](KindTask, "TASK", InTask, "begins a task",
-		CName("cr_hdr_task"), Times(OncePerTask), Opens()),
+		CName("cr_hdr_task"), Root(), Times(OncePerTask), Opens()),
 	Row[Thread](KindThread, "THREAD", InThread, "thread-local segments of 32-bit programs",
 		CName("cr_hdr_thread"), Times(OncePerTask), Opens(),
 		trails("segment descriptors, if NTLS is not 0", threadTrailer)),
@@ -54,9 +54,9 @@ var V13 = []Spec{
 	Row[MM](KindMM, "MM", InMM, "begins the address space",
 		CName("cr_hdr_mm"), Times(OncePerTask), Opens()),
 	Row[VMA](KindVMA, "VMA", InMM, "one mapping",
-		CName("cr_hdr_vma")),
+		CName("cr_hdr_vma"), Root()),
 	Row[PageArray](KindPageArray, "PGARR", Anywhere, "a run of pages; one of no pages ends the pages of a mapping",
-		CName("cr_hdr_pgarr"),
+		CName("cr_hdr_pgarr"), Root(),
 		trails("Pages addresses of 8 bytes, ascending, then as many pages", pagesTrailer)),
 	Row[MMContext](KindMMContext, "MM_CONTEXT", InMM, "ends the address space: the local descriptor table",
 		CName("cr_hdr_mm_context"), Times(OncePerTask),
@@ -68,14 +68,14 @@ var V13 = []Spec{
 	Row[FDData](KindFDData, "FD_DATA", InFiles, "the open file that a descriptor refers to, where it is met first",
 		CName("cr_hdr_fd_data")),
 	Row[Tail](KindTail, "TAIL", InTail, "ends the image; what follows is not part of it",
-		CName("cr_hdr_tail"), Times(OncePerImage), Opens()),
+		CName("cr_hdr_tail"), Root(), Times(OncePerImage), Opens()),
 }
 
 // Common is the rows of our own that this package gives a meaning to.
 var Common = []Spec{
 	Row[Pad](KindPad, "PAD", Anywhere, "filler before a run of pages, so that the contents begin at a page boundary", Ignorable()),
 	Row[Error](KindError, "ERROR", Anywhere, "ends an image whose writer failed, and says why", Times(AtMostOncePerImage)),
-	Row[Sum](KindSum, "SUM", InTail, "the checksum of all bytes before it", Times(AtMostOncePerImage), Opens()),
+	Row[Sum](KindSum, "SUM", InTail, "the checksum of all bytes before it", Root(), Times(AtMostOncePerImage), Opens()),
 	Row[Machine](KindMachine, "MACHINE", InHead, "what a machine must have to run the image", Times(AtMostOncePerImage)),
 }
 

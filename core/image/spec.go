@@ -16,6 +16,7 @@ type Spec struct {
 	Section   Section      // where it may stand
 	Occurs    Occurs       // how often
 	Opens     bool         // it is the first record of its section
+	Root      bool         // its parent is 0
 	Ignorable bool         // a restart may leave it out
 	MinLen    int          // shortest payload accepted, if an older layout was shorter; else 0
 	Type      reflect.Type // the struct
@@ -64,6 +65,10 @@ func Times(o Occurs) Option { return func(s *Spec) { s.Occurs = o } }
 
 // Opens marks the record that begins its section.
 func Opens() Option { return func(s *Spec) { s.Opens = true } }
+
+// Root marks a record whose parent must be 0, as the code of 2009 checks for
+// some kinds.
+func Root() Option { return func(s *Spec) { s.Root = true } }
 
 // Ignorable marks a record that a restart may leave out.
 func Ignorable() Option { return func(s *Spec) { s.Ignorable = true } }

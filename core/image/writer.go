@@ -90,7 +90,7 @@ func (w *Writer) record(parent uint32, s *Spec, v reflect.Value) error {
 	if parent > maxParent {
 		return fmt.Errorf("parent %#x is above %#x", parent, maxParent)
 	}
-	if err := w.order.next(s, v.Interface()); err != nil {
+	if err := w.order.next(s, parent, v.Interface()); err != nil {
 		return err
 	}
 	payload, err := s.append(nil, v.Elem())
