@@ -97,7 +97,7 @@ func (f *field) decodeTail(b []byte, v reflect.Value) error {
 		}
 		v.SetString(string(b[:n]))
 	case tailBytes:
-		v.SetBytes(bytes.Clone(b))
+		v.SetBytes(append([]byte(nil), b...)) // none is nil, as for entries
 	case tailEntries:
 		if len(b)%f.size != 0 {
 			return fmt.Errorf("%d bytes are not a whole number of entries of %d", len(b), f.size)

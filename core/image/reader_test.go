@@ -38,15 +38,15 @@ func TestTruncatedAtEveryByte(t *testing.T) {
 
 // Each bit of each header matters, and so does each byte of the rest.
 func TestEveryHeaderByteFlipped(t *testing.T) {
-	img := sample(t, 2, 2, 17)
+	img := sample(t, 1, 1, 16) // with a PAD
 	for _, at := range boundaries(t, img) {
 		for i := range headerSize {
 			for bit := range 8 {
-				bad := bytes.Clone(img)
-				bad[at+i] ^= 1 << bit
-				if _, err := names(bad); !typed(err) {
+				img[at+i] ^= 1 << bit
+				if _, err := names(img); !typed(err) {
 					t.Fatalf("bit %d of byte %d of the header at %d flipped: %v", bit, i, at, err)
 				}
+				img[at+i] ^= 1 << bit
 			}
 		}
 	}
@@ -75,7 +75,7 @@ func TestEveryByteFlipped(t *testing.T) {
 
 // mapRecords returns img with each record replaced by what change returns,
 // and with SUM made right again.
-func mapRecords(t *testing.T, img []byte, change func(kind Kind, rec []byte) []byte) []byte {
+func mapRecords(t testing.TB, img []byte, change func(kind Kind, rec []byte) []byte) []byte {
 	t.Helper()
 	at := append(boundaries(t, img), len(img))
 	var out []byte
