@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
 )
 
 // generated lists the pages of docs/ that are printed from tables in the code.
@@ -18,6 +19,7 @@ var generated = []struct {
 	write func(io.Writer) error
 }{
 	{"errors.md", fault.WriteDoc},
+	{"image-format.md", func(w io.Writer) error { return image.WriteDoc(w, recordTable) }},
 }
 
 // newDocsCommand writes the generated pages. It is hidden: it serves `make generate`, not the users of crshim.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,11 +78,11 @@ func printError(w io.Writer, err error) {
 	}
 	faults := fault.Flatten(err)
 	if len(faults) == 0 {
-		fmt.Fprintf(w, "crshim: %v\n", err)
+		fmt.Fprintf(w, "crshim: %s\n", escape(err.Error()))
 		return
 	}
 	for i, f := range faults {
-		fmt.Fprintf(w, "crshim: %v\n", f)
+		fmt.Fprintf(w, "crshim: %s\n", escape(f.Error()))
 		if i+1 < len(faults) && faults[i+1].Code == f.Code {
 			continue
 		}
@@ -89,4 +90,14 @@ func printError(w io.Writer, err error) {
 			fmt.Fprintf(w, "why: %s\ntry: %s\n", row.Why, row.Try)
 		}
 	}
+}
+
+// escape keeps names out of an image or out of /proc from steering the terminal or forging a line.
+func escape(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
 }

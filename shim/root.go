@@ -22,6 +22,7 @@ var groups = []string{groupRun, groupCheckpoint, groupLook, groupHelp}
 // Main runs the program with os.Args and returns its exit status. It returns only in the process that a person has
 // started: the stage that `crshim run` re-executes never comes back from it.
 func Main() int {
+	runStage()
 	return execute(newRootCommand(), os.Args[1:])
 }
 
@@ -65,6 +66,8 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	add(groupRun, newRunCommand())
+	add(groupLook, newInspectCommand(), newVerifyCommand())
 	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())
 	root.SetCompletionCommandGroupID(groupHelp)
 	root.SetHelpCommandGroupID(groupHelp)

@@ -97,6 +97,10 @@ func TestPrintError(t *testing.T) {
 	if got := show(nil); got != "" {
 		t.Errorf("nil prints %q", got)
 	}
+	forged := &fault.Error{Code: fault.FileOpen, Object: "a\ncrshim: all is well\x1b[2J"}
+	if got := show(forged); strings.Count(got, "\n") != 3 || strings.ContainsRune(got, 0x1b) {
+		t.Errorf("a name forges output: %q", got)
+	}
 	refusal := fault.List{
 		{Code: fault.Code(1202), Object: "fd 3 of pid 421 (redis)"},
 		{Code: fault.Code(1202), Object: "fd 4 of pid 421 (redis)"},

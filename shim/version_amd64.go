@@ -1,4 +1,7 @@
 package shim
 
-// platformArch is this build's architecture as Go calls it.
-const platformArch = "amd64"
+// How this build's architecture is called: by Go, and by uname(1) and the image.
+const (
+	platformArch = "amd64"
+	machineName  = "x86_64"
+)
