@@ -245,7 +245,7 @@ static void close_image(int fd)
 	check_eq(close(fd), 0);
 }
 
-static int self_point(int cycle)
+__attribute__((unused)) static int self_point(int cycle)
 {
 	int fd = open_image(cycle);
 	long crid;
@@ -282,7 +282,7 @@ static void wait_told(int cycle)
 	}
 }
 
-static int external_point(int cycle)
+__attribute__((unused)) static int external_point(int cycle)
 {
 	snapshot(&snapshot_before);
 	announce("ready", cycle);
@@ -292,8 +292,21 @@ static int external_point(int cycle)
 	return 0;
 }
 
+/*
+ * own_output gives the program a standard output and error of its own: those
+ * that it was started with are shared with the supervisor, whose messages
+ * move their offset.
+ */
+static void own_output(void)
+{
+	int fd = open(path("log.program", -1), O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0 || close(fd))
+		_exit(96);
+}
+
 /* run is main without the list of scenarios. */
-static int run(int argc, char *argv[], const struct scenario *table, size_t n)
+__attribute__((unused)) static int run(int argc, char *argv[], const struct scenario *table, size_t n)
 {
 	int cycles, crid;
 	size_t i;
@@ -315,6 +328,7 @@ static int run(int argc, char *argv[], const struct scenario *table, size_t n)
 	scenario_dir = argv[3];
 	scenario_argv = (const char *const *)argv;
 	cycles = atoi(argv[4]);
+	own_output();
 
 	if (scenario->setup)
 		scenario->setup();

@@ -1,0 +1,80 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// view is what /proc shows others of a process, as lines that a restart must
+// not change. The scenarios compare the same from inside.
+type view struct {
+	Comm, Cmdline, Environ string
+	Auxv                   []byte
+	Cwd, Root, Exe         string
+	Maps                   []string
+	Status                 []string
+	FDs                    []string
+}
+
+var statusFields = []string{
+	"Name", "Umask", "Uid", "Gid", "Groups", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
+	"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
+}
+
+// shmem is shared anonymous memory: the inode of its object is the kernel's.
+var shmem = regexp.MustCompile(`(00:\w+) \d+ +(/dev/zero \(deleted\))$`)
+
+func viewOf(t testing.TB, pid int) *view {
+	t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	read := func(name string) string {
+		text, err := os.ReadFile(proc + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	link := func(name string) string {
+		target, err := os.Readlink(proc + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return target
+	}
+	v := &view{
+		Comm: strings.TrimSuffix(read("comm"), "\n"), Cmdline: read("cmdline"), Environ: read("environ"), Auxv: []byte(read("auxv")),
+		Cwd: link("cwd"), Root: link("root"), Exe: link("exe"),
+	}
+	for _, line := range strings.Split(read("maps"), "\n") {
+		v.Maps = append(v.Maps, shmem.ReplaceAllString(line, "$1 - $2"))
+	}
+	for _, line := range strings.Split(read("status"), "\n") {
+		if name, _, _ := strings.Cut(line, ":"); slices.Contains(statusFields, name) {
+			v.Status = append(v.Status, line)
+		}
+	}
+	fds, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		info := strings.Split(read(filepath.Join("fdinfo", fd.Name())), "\n")
+		v.FDs = append(v.FDs, fmt.Sprintf("%s -> %s, %s, %s", fd.Name(), link(filepath.Join("fd", fd.Name())), info[0], info[1]))
+	}
+	return v
+}
+
+// sameView fails if a process looks different from before.
+func sameView(t testing.TB, before, after *view) {
+	t.Helper()
+	if d := cmp.Diff(before, after); d != "" {
+		t.Fatalf("the restored process looks different (-before +after):\n%s", d)
+	}
+}
