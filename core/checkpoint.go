@@ -1,0 +1,389 @@
+package core
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Disposition is what becomes of the target once it is saved.
+type Disposition int
+
+// The dispositions of the thaw step.
+const (
+	LeaveRunning Disposition = iota // in the state that it was in before
+	LeaveStopped                    // as by SIGSTOP
+	KillTarget                      // SIGKILL, before it runs again
+)
+
+// CheckpointRequest says what to save, where to, and who asks.
+type CheckpointRequest struct {
+	// Caller waits in the call on whose behalf this is done; nil if crshim
+	// itself asks.
+	Caller *Caller
+	// PID is the target as the caller names it: in its own pid namespace.
+	PID procfs.PID
+	// Target is the same process in our namespace.
+	Target procfs.PID
+	// Out takes the image. OutFD is its number in the caller, -1 without one.
+	Out   *os.File
+	OutFD tracer.FD
+	// Then is what becomes of the target.
+	Then Disposition
+}
+
+// Checkpointed tells about a checkpoint that has succeeded.
+type Checkpointed struct {
+	CRID   int64
+	Bytes  int64
+	Timing []Timing
+}
+
+// Checkpoint saves a process. A caller that has been caught gets its result
+// here, the crid or an errno; one that has not is left waiting for the answer
+// of whoever called.
+func (e *Engine) Checkpoint(req CheckpointRequest) (*Checkpointed, error) {
+	c := &checkpoint{engine: e, req: req, watch: stopwatch{engine: e}}
+	if req.Caller != nil {
+		process, err := task.Process(req.Caller.TID)
+		if err != nil {
+			return nil, err
+		}
+		c.process = process
+		c.waiting = e.claims.Enter(*req.Caller)
+		defer e.claims.Leave(c.waiting)
+	}
+	release, err := e.claims.Hold(c.waiting, c.processes()...)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := c.watch.step("predump", c.predump); err != nil {
+		return nil, err
+	}
+	return tracer.Run(c.run)
+}
+
+// checkpoint is one checkpoint on its way.
+type checkpoint struct {
+	engine  *Engine
+	req     CheckpointRequest
+	watch   stopwatch
+	waiting *task.Waiting
+	process procfs.PID // the caller's thread group, 0 without a caller
+
+	tracer  *tracer.Tracer
+	caught  *tracer.Tracee // the caller, stopped at the exit of its call
+	frozen  *task.Frozen   // the target; in a self-checkpoint the caller itself
+	view    *resource.View
+	bytes   int64
+	slept   time.Duration
+	sleptOK bool
+}
+
+// self tells whether the caller saves itself.
+func (c *checkpoint) self() bool { return c.process == c.req.Target }
+
+func (c *checkpoint) processes() []procfs.PID {
+	if c.process == 0 || c.self() {
+		return []procfs.PID{c.req.Target}
+	}
+	return []procfs.PID{c.req.Target, c.process}
+}
+
+// look takes a view of the target.
+func (c *checkpoint) look() (*resource.View, error) {
+	v, err := resource.Look(c.req.Target, c.self())
+	if err != nil {
+		return nil, err
+	}
+	v.BenignFilters, v.CallsCaught = c.engine.filters(c.req.Target)
+	v.CanSuspendFilters = maySuspendFilters()
+	return v, nil
+}
+
+// predump refuses what can be refused without disturbing anybody.
+func (c *checkpoint) predump() error {
+	if err := checkOutput(c.req.Out); err != nil {
+		return err
+	}
+	if tracer := task.TracedBy(c.req.Target); tracer != 0 {
+		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", tracer)}
+	}
+	v, err := c.look()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	if !c.self() {
+		if at, ok, err := v.Proc.ExecStart(); err == nil && ok {
+			var now unix.Timespec
+			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+				c.slept, c.sleptOK = max(time.Duration(now.Nano())-at, 0), true
+			}
+		}
+	}
+	return v.Survey().Err()
+}
+
+// maySuspendFilters tells whether a tracee's seccomp filters will not apply
+// while we work in it (PTRACE_O_SUSPEND_SECCOMP): that takes CAP_SYS_ADMIN, and
+// no filter of our own.
+func maySuspendFilters() bool {
+	const capSysAdmin = 21
+	proc, err := procfs.Open(procfs.PID(os.Getpid()))
+	if err != nil {
+		return false
+	}
+	defer proc.Close()
+	own, err := proc.Status()
+	return err == nil && own.Seccomp == 0 && own.CapEff&(1<<capSysAdmin) != 0
+}
+
+// checkOutput refuses a descriptor that no image can go to.
+func checkOutput(out *os.File) error {
+	flags, err := unix.FcntlInt(out.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return &fault.Error{Code: fault.CallDescriptor, Object: "checkpoint", Err: err}
+	}
+	if flags&unix.O_ACCMODE == unix.O_RDONLY || flags&unix.O_PATH != 0 {
+		return &fault.Error{Code: fault.ImageNotWritable, Object: "image"}
+	}
+	if _, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS); err == nil {
+		return &fault.Error{Code: fault.ImageTerminal, Object: "image"}
+	}
+	return nil
+}
+
+// run is everything that needs a stopped task.
+func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
+	c.tracer = t
+	defer func() {
+		if c.view != nil {
+			c.view.Close()
+		}
+		if lost := c.release(done, err); lost != nil && err == nil {
+			done, err = nil, lost
+		}
+	}()
+	if err := c.watch.step("freeze", c.freeze); err != nil {
+		return nil, err
+	}
+	if err := c.watch.step("survey", c.survey); err != nil {
+		return nil, err
+	}
+	if err := c.watch.step("dump", c.dump); err != nil {
+		return nil, err
+	}
+	if err := c.watch.step("thaw", c.thaw); err != nil {
+		return nil, err
+	}
+	if err := c.watch.step("postdump", func() error { return nil }); err != nil {
+		return nil, err
+	}
+	return &Checkpointed{CRID: c.engine.crid.Add(1), Bytes: c.bytes, Timing: c.watch.steps}, nil
+}
+
+func (c *checkpoint) freeze() (err error) {
+	if c.waiting != nil {
+		if c.caught, err = task.Catch(c.tracer, c.waiting); err != nil {
+			return err
+		}
+		if c.self() {
+			c.frozen = &task.Frozen{PID: c.req.Target, Tasks: []*tracer.Tracee{c.caught}}
+			return nil
+		}
+		if err := c.permit(); err != nil {
+			return err
+		}
+	}
+	c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target)
+	return err
+}
+
+// permit has the kernel decide, with the caller's own rights, whether it may
+// look into the target: kcmp(2) asks for what a tracer that only reads needs
+// (PTRACE_MODE_READ_REALCREDS). The same call finds the target by the name
+// that the caller has for it.
+func (c *checkpoint) permit() error {
+	return c.caught.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) error {
+		const kcmpVM = 1
+		p := r.Program()
+		self := p.Call(unix.SYS_GETPID)
+		p.Call(unix.SYS_KCMP, self, tracer.Imm(uint64(c.req.PID)), tracer.Imm(kcmpVM), tracer.Imm(0), tracer.Imm(0))
+		err := p.Run()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EPERM):
+			return &fault.Error{Code: fault.CallPermission, Object: "checkpoint", Err: err}
+		case errors.Is(err, unix.ESRCH):
+			return &fault.Error{Code: fault.CallProcess, Object: "checkpoint", Err: err}
+		case errors.Is(err, unix.ENOSYS):
+			return &fault.Error{Code: fault.NoKcmp, Object: "checkpoint", Err: err}
+		}
+		return fmt.Errorf("ask for the caller's rights: %w", err)
+	})
+}
+
+// survey looks again at what can no longer change.
+func (c *checkpoint) survey() (err error) {
+	if c.caught != nil && !c.self() {
+		if err := c.permit(); err != nil { // the target may have changed its user meanwhile
+			return err
+		}
+	}
+	if c.view, err = c.look(); err != nil {
+		return err
+	}
+	if err := c.view.CheckStopped(c.frozen.Leader()); err != nil {
+		return err
+	}
+	return c.view.Survey().Err()
+}
+
+// dump writes the image. Its reader learns from the stream itself if it fails.
+func (c *checkpoint) dump() error {
+	w := image.NewWriter(c.req.Out, Records)
+	e := c.frozen.Leader()
+	state, err := e.State()
+	if err != nil {
+		return err
+	}
+	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
+		defer func() {
+			if errors.Is(err, unix.EPIPE) && !c.self() {
+				err = errors.Join(err, dropSIGPIPE(c.view, r))
+			}
+		}()
+		fd, err := c.lendOutput(r)
+		if err != nil {
+			return err
+		}
+		s := resource.NewSaver(c.view, w, c.req.Out, fd, state, e, r)
+		s.Slept, s.SleptOK = c.slept, c.sleptOK
+		if err := s.Ask(); err != nil {
+			return err
+		}
+		if err := writeHead(w, c.view, e); err != nil {
+			return err
+		}
+		if err := s.Dump(); err != nil {
+			return err
+		}
+		return w.Close()
+	})
+	c.bytes = w.Offset()
+	if err == nil {
+		return nil
+	}
+	err = writeError(err)
+	_ = w.Fail(image.Error{Errno: int32(fault.Errno(err)), Text: err.Error()}) // the first error counts
+	return err
+}
+
+// writeError puts a failed write of the image into the table's words.
+func writeError(err error) error {
+	var known *fault.Error
+	if errors.As(err, &known) || errors.Is(err, tracer.ErrGone) {
+		return err
+	}
+	return &fault.Error{Code: fault.ImageWrite, Object: "image", Err: err}
+}
+
+// lendOutput gives the task the image's descriptor, so that it can write its
+// own memory. It gets none if that would be worse than copying: if its limit
+// on file sizes would stop it, or if the descriptor does not block.
+func (c *checkpoint) lendOutput(r *tracer.Remote) (tracer.FD, error) {
+	if c.self() {
+		return c.taskMayWrite(c.req.OutFD)
+	}
+	if ok, err := c.taskMayWrite(0); err != nil || ok < 0 {
+		return -1, err
+	}
+	if c.view.Resident() < lendLimit {
+		return -1, nil
+	}
+	fd, err := r.SendFD(c.req.Out)
+	if err != nil {
+		return -1, fmt.Errorf("lend the image to %s: %w", c.view.Name(), err)
+	}
+	return fd, r.Undo(unix.SYS_CLOSE, uint64(fd))
+}
+
+// lendLimit is from how much memory on lending the descriptor is worth it.
+const lendLimit = 4 << 20
+
+func (c *checkpoint) taskMayWrite(fd tracer.FD) (tracer.FD, error) {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(int(c.req.Target), unix.RLIMIT_FSIZE, nil, &limit); err != nil {
+		return -1, fmt.Errorf("read file size limit of %s: %w", c.view.Name(), err)
+	}
+	flags, err := unix.FcntlInt(c.req.Out.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return -1, err
+	}
+	if limit.Cur != unix.RLIM_INFINITY || flags&unix.O_NONBLOCK != 0 {
+		return -1, nil
+	}
+	return fd, nil
+}
+
+func (c *checkpoint) thaw() error {
+	if c.self() {
+		return nil // its result lets it go
+	}
+	frozen := c.frozen
+	c.frozen = nil
+	switch c.req.Then {
+	case LeaveStopped:
+		return frozen.Stop()
+	case KillTarget:
+		return frozen.Kill()
+	}
+	return frozen.Thaw()
+}
+
+// release lets go whatever is still held, the caller with its result.
+func (c *checkpoint) release(done *Checkpointed, err error) error {
+	var errs []error
+	if c.frozen != nil && !c.self() {
+		errs = append(errs, c.frozen.Thaw())
+	}
+	if c.caught != nil {
+		value := result(err)
+		if err == nil {
+			value = done.CRID
+		}
+		if errors.Is(err, unix.EPIPE) && fault.Errno(err) == unix.EPIPE {
+			errs = append(errs, unix.Tgkill(int(c.process), int(c.caught.TID()), unix.SIGPIPE))
+		}
+		errs = append(errs, c.caught.SetResult(value), c.caught.Detach(0))
+	}
+	return errors.Join(errs...)
+}
+
+// dropSIGPIPE takes back the signal that writing to a broken pipe has left
+// pending in a target: it was our write, not its own.
+func dropSIGPIPE(v *resource.View, r *tracer.Remote) error {
+	const bit = 1 << (unix.SIGPIPE - 1)
+	if v.Status.SigPnd&bit != 0 {
+		return nil
+	}
+	p := r.Program()
+	set := p.Bytes(binary.LittleEndian.AppendUint64(nil, bit))
+	now := p.Bytes(make([]byte, 16))
+	p.Call(unix.SYS_RT_SIGTIMEDWAIT, tracer.Imm(uint64(set)), tracer.Imm(0), tracer.Imm(uint64(now)), tracer.Imm(8)).Tolerate()
+	return p.Run()
+}

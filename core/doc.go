@@ -1,0 +1,33 @@
+// Package core does what the calls mean: it saves processes into images and
+// rebuilds them, in the steps of the 2009 design.
+//
+// # Checkpoint
+//
+//	predump   look at the target, and refuse with a list of everything that stands in the way
+//	freeze    catch the caller, stop every task of the target
+//	survey    look again, now that nothing can change; the caller's rights are asked of the kernel
+//	dump      write the image
+//	thaw      let the target go on, stop it or kill it
+//	postdump  what the thaw need not wait for
+//
+// Up to the dump nothing is written, so a refusal leaves no image behind.
+//
+// # Restart
+//
+//	receive   take the image's descriptor
+//	decode    read and check what concerns the machine, before anybody is stopped
+//	catch     stop the caller, or make a blank process
+//	stage     read everything else and build it beside what the caller has
+//	commit    put it in the caller's place: the only part that cannot fail harmlessly
+//	record    let it run
+//
+// Each step is a row of a table, and a test can end the supervisor after each.
+//
+// # Threads and trust
+//
+// An operation runs on one goroutine that owns one OS thread (tracer.Run), so
+// any number of them run side by side; task.Claims keeps them off each
+// other's processes. What a process may do to another one is decided by the
+// kernel with that process's own rights: the supervisor's are never lent.
+// Images are hostile input.
+package core

@@ -1,0 +1,78 @@
+package core
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Caller is a task that waits inside an emulated call.
+type Caller = task.Caller
+
+// Engine carries out checkpoints and restarts. The zero value is ready for
+// use; it is safe for concurrent use.
+type Engine struct {
+	// Filters tells how many of the seccomp filters of a process are known to
+	// let every call of ours pass, and whether the emulated calls are available
+	// to it. Nil stands for none.
+	Filters func(procfs.PID) (benign int, caught bool)
+	// After, if set, is called when a step has been carried out.
+	After func(step string)
+	// Warn, if set, is told what could not be brought back exactly.
+	Warn func(format string, args ...any)
+
+	claims task.Claims
+	crid   atomic.Int64
+}
+
+// Records returns the table of every record that an image may hold.
+var Records = func() *image.Table {
+	specs := append(append([]image.Spec{}, image.V13...), image.Common...)
+	return image.MustTable(append(specs, resource.Records()...)...)
+}()
+
+// Timing is how long the steps of an operation took.
+type Timing struct {
+	Step string
+	Took time.Duration
+}
+
+// stopwatch carries out steps, times them and tells who listens.
+type stopwatch struct {
+	engine *Engine
+	steps  []Timing
+}
+
+func (s *stopwatch) step(name string, do func() error) error {
+	begin := time.Now()
+	err := do()
+	s.steps = append(s.steps, Timing{name, time.Since(begin)})
+	if err == nil && s.engine.After != nil {
+		s.engine.After(name)
+	}
+	return err
+}
+
+func (e *Engine) warn(format string, args ...any) {
+	if e.Warn != nil {
+		e.Warn(format, args...)
+	}
+}
+
+// result is what a caught caller sees of an error.
+func result(err error) int64 { return -int64(fault.Errno(err)) }
+
+// PID is a process id.
+type PID = procfs.PID
+
+func (e *Engine) filters(pid procfs.PID) (benign int, caught bool) {
+	if e.Filters == nil {
+		return 0, false
+	}
+	return e.Filters(pid)
+}

@@ -1,0 +1,240 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Builder is one task on its way out of an image: the caller of restart, that
+// is about to become the task that was saved.
+type Builder struct {
+	R       *image.Reader
+	Caller  *View // the caller as it was before the stage
+	Tracee  *tracer.Tracee
+	Remote  *tracer.Remote
+	Layout  *Layout
+	Objects *object.Loaded
+	State   tracer.State // what the task continues with
+	Warn    func(format string, args ...any)
+	VPID    procfs.PID // the caller's pid in its own namespace
+	// XstateSize is how many bytes of extended state the image has for a task.
+	XstateSize int
+	// Interrupted is set by the cpu part: the call that the task was in, to
+	// be begun again for what was left of it.
+	Interrupted *SleepingCall
+
+	in       *os.File    // the image, as we hold it
+	taskIn   tracer.FD   // the image, as the task holds it
+	seekable bool        // a regular file: contents can be read later than their record
+	rootFile *stagedFile // that directory, where it is not the caller's own
+	fds      *descriptors
+	parts    []Restoring
+
+	stage   *tracer.Program
+	expects []expectation
+	filling uint64 // bytes of contents that the pending program will read
+}
+
+// expectation says in the project's words what it means that a row failed.
+type expectation struct {
+	row    *tracer.Row
+	code   fault.Code
+	object string
+}
+
+// fillLimit is how many bytes of contents are left to one program: enough to
+// make its cost vanish, and few enough that hashing keeps pace beside it.
+const fillLimit = 32 << 20
+
+// NewBuilder prepares to rebuild a task in place of the stopped caller.
+func NewBuilder(v *View, r *image.Reader, in *os.File, taskIn tracer.FD, source image.Source, e *tracer.Tracee, rem *tracer.Remote) (*Builder, error) {
+	_, seekable := source.(*image.FileSource)
+	b := &Builder{
+		R: r, Caller: v, Tracee: e, Remote: rem,
+		Layout:  NewLayout(v.Mappings, addressSpace()),
+		Objects: object.NewLoaded(),
+		Warn:    func(string, ...any) {},
+		in:      in, taskIn: taskIn, seekable: seekable,
+		fds: newDescriptors(v, taskIn),
+	}
+	b.VPID = v.VPID()
+	for _, p := range Parts {
+		b.parts = append(b.parts, p.Restore())
+	}
+	b.Layout.Occupy(rem.Scratch())
+	return b, b.undoStage()
+}
+
+// undoStage registers what takes the whole stage back, whoever has to do it:
+// all that lies where the caller had nothing is dropped.
+func (b *Builder) undoStage() error {
+	if err := b.Remote.Keep(); err != nil {
+		return err
+	}
+	for _, gap := range b.Layout.Gaps(b.Remote.Scratch()) {
+		if err := b.Remote.Undo(unix.SYS_MUNMAP, uint64(gap.Start), gap.Len()); err != nil {
+			return err
+		}
+	}
+	for _, gap := range b.fds.gaps() {
+		if err := b.Remote.Undo(unix.SYS_CLOSE_RANGE, uint64(gap.first), uint64(gap.last), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Load reads the task's records and stages all of it.
+func (b *Builder) Load() error {
+	for i, part := range b.parts {
+		if err := part.Load(b); err != nil {
+			return fmt.Errorf("load %s: %w", Parts[i].Name, err)
+		}
+	}
+	return b.Flush()
+}
+
+// Commit puts the staged task into the caller's place with one program. From
+// its first call on there is no way back; it completes even if we die.
+func (b *Builder) Commit() error {
+	p := b.Remote.Program()
+	if err := b.letGo(p); err != nil {
+		return err
+	}
+	for i, part := range b.parts {
+		if err := part.Commit(b, p); err != nil {
+			return fmt.Errorf("prepare commit of %s: %w", Parts[i].Name, err)
+		}
+	}
+	if err := b.Remote.Become(b.State); err != nil {
+		return fmt.Errorf("prepare commit: %w", err)
+	}
+	if err := p.Run(); err != nil {
+		return &fault.Error{Code: fault.CommitFailed, Object: b.Caller.Name(), Err: err}
+	}
+	for _, part := range b.parts {
+		if c, ok := part.(interface{ Committed(*Builder) }); ok {
+			c.Committed(b)
+		}
+	}
+	if err := b.resumeSleep(); err != nil {
+		return &fault.Error{Code: fault.CommitFailed, Object: b.Caller.Name(), Err: err}
+	}
+	return b.Remote.Become(b.State)
+}
+
+// Stage returns the program that gathers staging calls until Flush.
+func (b *Builder) Stage() *tracer.Program {
+	if b.stage == nil {
+		b.stage = b.Remote.Program()
+	}
+	return b.stage
+}
+
+// Expect says what the failure of a staging row means.
+func (b *Builder) Expect(row *tracer.Row, code fault.Code, object string) *tracer.Row {
+	b.expects = append(b.expects, expectation{row, code, object})
+	return row
+}
+
+// Flush runs the gathered staging calls.
+func (b *Builder) Flush() error {
+	if b.stage == nil {
+		return nil
+	}
+	p, expects := b.stage, b.expects
+	b.stage, b.expects, b.filling = nil, nil, 0
+	err := p.Run()
+	if err == nil {
+		return b.fds.confirm()
+	}
+	if errors.Is(err, tracer.ErrShort) {
+		return image.ErrTruncated
+	}
+	var call *tracer.CallError
+	if !errors.As(err, &call) {
+		return err
+	}
+	for _, x := range expects {
+		if errors.As(x.row.Err(), &call) {
+			return &fault.Error{Code: x.code, Object: x.object, Err: err}
+		}
+	}
+	return &fault.Error{Code: fault.StageFailed, Object: b.Caller.Name(), Err: err}
+}
+
+// moveScratch makes room where a mapping of the image belongs.
+func (b *Builder) moveScratch() error {
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	from := b.Remote.Scratch()
+	to, ok := b.Layout.Find(from.Len(), 0, procfs.PageSize)
+	if !ok {
+		return &fault.Error{Code: fault.StageRoom, Object: b.Caller.Name()}
+	}
+	if err := b.Remote.Move(to.Start); err != nil {
+		return fmt.Errorf("move scratch: %w", err)
+	}
+	b.Layout.Release(from)
+	b.Layout.Occupy(to)
+	return b.undoStage()
+}
+
+// pageSink fills staged memory with the contents of one chunk.
+type pageSink struct {
+	b    *Builder
+	runs []procfs.Range // where they are staged
+	from int64          // offset in the image file, if it is one
+}
+
+var _ image.Mover = (*pageSink)(nil)
+
+// Move has the task read straight into its memory. From a file that may
+// happen later, together with what else is staged; a stream cannot wait.
+func (m *pageSink) Move(n int64) error {
+	b := m.b
+	offset := uint64(m.from)
+	for _, run := range m.runs {
+		p := b.Stage()
+		if b.seekable {
+			row := p.Call(unix.SYS_PREAD64, tracer.Imm(uint64(b.taskIn)), tracer.Imm(uint64(run.Start)), tracer.Imm(run.Len()), tracer.Imm(offset)).Full()
+			b.Expect(row, fault.ImageRead, "memory contents")
+		} else {
+			row := p.Call(unix.SYS_READ, tracer.Imm(uint64(b.taskIn)), tracer.Imm(uint64(run.Start)), tracer.Imm(run.Len())).Full()
+			b.Expect(row, fault.ImageRead, "memory contents")
+		}
+		offset += run.Len()
+	}
+	b.filling += uint64(n)
+	if b.seekable && b.filling < fillLimit {
+		return nil
+	}
+	return b.Flush()
+}
+
+// Digest hashes the same bytes: of a file from the file, beside the task's
+// own reading; of a stream from where the task has read them to.
+func (m *pageSink) Digest(n int64, h io.Writer) error {
+	if m.b.seekable {
+		_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(m.b.in, m.from, n), make([]byte, pieceSize))
+		return err
+	}
+	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
+		if err := m.b.Tracee.ReadMem(piece.Start, buf); err != nil {
+			return err
+		}
+		_, err := h.Write(buf)
+		return err
+	})
+}

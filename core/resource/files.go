@@ -1,0 +1,294 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// files is the descriptor table. Which file stands behind a descriptor is the
+// matter of FileKinds; here is which descriptors there are and which of them
+// share one open file.
+var files = Part{
+	Name:    "descriptor table",
+	Support: Full,
+	Note:    "Numbers, close-on-exec flags, and which descriptors share one open file and its offset.",
+	Save:    func() Saving { return filesSave{} },
+	Restore: func() Restoring { return new(filesRestore) },
+}
+
+// FileKind is a kind of open file.
+type FileKind struct {
+	Name    string
+	Support Support
+	Note    string
+	Records []image.Spec
+	Match   func(f *procfs.FD) bool
+	// Refuse names why this one cannot be saved; nil if it can.
+	Refuse func(v *View, f *procfs.FD) *fault.Error
+	// Dump writes the records of the open file, the first with the object's
+	// reference as its parent.
+	Dump func(s *Saver, f *procfs.FD, ref object.Ref) error
+	// Kind is that of the first record; it tells Load which kind to call.
+	Kind image.Kind
+	// Load reads those records and stages the opening of the file.
+	Load func(b *Builder, ref object.Ref) (*stagedOpen, error)
+}
+
+// stagedOpen is an open file of the image, open in the caller.
+type stagedOpen struct {
+	fd     tracer.FD
+	path   string
+	verify func(f *procfs.FD) error // what the file must be; nil for anything
+}
+
+// FileKinds is the table of kinds, asked in order.
+var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &refusedFile}
+
+func kindOf(f *procfs.FD) *FileKind {
+	for _, k := range FileKinds {
+		if k.Match(f) {
+			return k
+		}
+	}
+	return &refusedFile
+}
+
+type filesSave struct{ nothingToAsk }
+
+func (filesSave) Survey(v *View) fault.List {
+	var list fault.List
+	for i := range v.FDs {
+		if refusal := kindOf(&v.FDs[i]).Refuse(v, &v.FDs[i]); refusal != nil {
+			refusal.Object = v.FDName(v.FDs[i].Number)
+			list = append(list, refusal)
+		}
+	}
+	return list
+}
+
+// glance is equal for descriptors that may share an open file.
+type glance struct {
+	dev, ino uint64
+	flags    uint32
+	pos      int64
+	target   string
+}
+
+func (filesSave) Dump(s *Saver) error {
+	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs))}); err != nil {
+		return err
+	}
+	open := object.NewFiles(func(a, b int32) (int, error) { return kcmpFile(s.PID, a, b) })
+	for i := range s.FDs {
+		f := &s.FDs[i]
+		same, err := open.Representative(f.Number, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
+		if err != nil {
+			return &fault.Error{Code: fault.NoKcmp, Object: s.FDName(f.Number), Err: err}
+		}
+		ref, first := s.Objects.Add(object.OpenFile, same)
+		entry := image.FDEntry{ObjRef: uint32(ref), FD: f.Number}
+		if f.CloseOnExec() {
+			entry.CloseOnExec = 1
+		}
+		if err := s.W.Put(0, &entry); err != nil {
+			return err
+		}
+		if !first {
+			continue
+		}
+		if err := kindOf(f).Dump(s, f, ref); err != nil {
+			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
+		}
+	}
+	return nil
+}
+
+// kcmpFile orders the open files behind two descriptors of a process
+// (kcmp(2)): 0 equal, 1 less, 2 greater, 3 unequal without an order.
+func kcmpFile(pid procfs.PID, a, b int32) (int, error) {
+	const kcmpTypeFile = 0
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(pid), kcmpTypeFile, uintptr(a), uintptr(b), 0)
+	switch {
+	case errno != 0:
+		return 0, errno
+	case order == 0:
+		return 0, nil
+	case order == 1:
+		return -1, nil
+	}
+	return 1, nil
+}
+
+type filesRestore struct {
+	entries []*stagedEntry
+	opened  []*stagedOpen // to be verified once they are open
+}
+
+// stagedEntry is a descriptor of the image: at is where it is until commit.
+type stagedEntry struct {
+	final tracer.FD
+	at    tracer.FD
+	flags int // O_CLOEXEC or 0
+}
+
+func (r *filesRestore) Load(b *Builder) error {
+	table, _, err := image.Expect[image.Files](b.R)
+	if err != nil {
+		return err
+	}
+	var limit unix.Rlimit
+	if err := unix.Prlimit(int(b.Caller.PID), unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return fmt.Errorf("read descriptor limit of %s: %w", b.Caller.Name(), err)
+	}
+	if uint64(table.NFDs) > limit.Cur {
+		return &fault.Error{Code: fault.DescriptorLimit, Object: b.Caller.Name(), Detail: fmt.Sprintf("%d descriptors", table.NFDs), Err: unix.EMFILE}
+	}
+	finals := make(map[tracer.FD]bool)
+	for range table.NFDs {
+		entry, _, err := image.Expect[image.FDEntry](b.R)
+		if err != nil {
+			return err
+		}
+		fd := tracer.FD(entry.FD)
+		switch {
+		case entry.FD < 0 || finals[fd]:
+			return badImage(fault.ImageValue, fmt.Sprintf("fd %d", entry.FD), "number out of range or twice")
+		case uint64(entry.FD) >= limit.Cur:
+			return &fault.Error{Code: fault.DescriptorLimit, Object: fmt.Sprintf("fd %d", entry.FD), Err: unix.EMFILE}
+		}
+		finals[fd] = true
+		if err := r.loadEntry(b, entry, fd); err != nil {
+			return fmt.Errorf("load fd %d: %w", entry.FD, err)
+		}
+	}
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	return r.verify(b)
+}
+
+func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD) error {
+	ref := object.Ref(entry.ObjRef)
+	known, seen, err := b.Objects.Get(object.OpenFile, ref)
+	if err != nil {
+		return badImage(fault.ImageValue, "object", "%v", err)
+	}
+	var from tracer.FD
+	staged := &stagedEntry{final: fd}
+	if entry.CloseOnExec != 0 {
+		staged.flags = unix.O_CLOEXEC
+	}
+	if seen {
+		from = known.(*stagedOpen).fd
+	} else {
+		kind, err := b.loadFile(ref)
+		if err != nil {
+			return err
+		}
+		from = kind.fd
+		defer func() { kind.fd = staged.at }() // later descriptors share it from there
+		r.opened = append(r.opened, kind)
+		if err := b.Objects.Add(object.OpenFile, ref, kind); err != nil {
+			return badImage(fault.ImageValue, "object", "%v", err)
+		}
+	}
+	r.place(b, staged, from, seen)
+	r.entries = append(r.entries, staged)
+	return nil
+}
+
+// loadFile lets the kind that the next record names open its file.
+func (b *Builder) loadFile(ref object.Ref) (*stagedOpen, error) {
+	next, err := b.R.Peek()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range FileKinds {
+		if k.Kind == next && k.Load != nil {
+			return k.Load(b, ref)
+		}
+	}
+	return nil, badImage(fault.ImageRecord, fmt.Sprintf("open file %d", ref), "record of kind %v", next)
+}
+
+// place brings an open file to its final number, or, where the caller has
+// something of its own there, to one out of the way until commit.
+func (r *filesRestore) place(b *Builder, e *stagedEntry, from tracer.FD, keep bool) {
+	p := b.Stage()
+	switch {
+	case from == e.final && !keep:
+		e.at = e.final
+		if e.flags == 0 {
+			p.Fcntl(e.at, unix.F_SETFD, tracer.Imm(0))
+		}
+		return
+	case b.fds.vacant(e.final):
+		e.at = e.final
+		b.Expect(p.Dup3(from, e.at, e.flags), fault.DescriptorLimit, fmt.Sprintf("fd %d", e.final))
+	default:
+		e.at = b.fds.aside()
+		b.Expect(p.Dup3(from, e.at, unix.O_CLOEXEC), fault.DescriptorLimit, fmt.Sprintf("fd %d", e.final))
+	}
+	b.fds.put(e.at)
+	if !keep {
+		p.Close(from)
+		b.fds.drop(from)
+	}
+}
+
+// verify looks at what the names have led to.
+func (r *filesRestore) verify(b *Builder) error {
+	now, err := b.Caller.Proc.FDs()
+	if err != nil {
+		return fmt.Errorf("look at staged descriptors: %w", err)
+	}
+	byNumber := make(map[tracer.FD]*procfs.FD, len(now))
+	for i := range now {
+		byNumber[tracer.FD(now[i].Number)] = &now[i]
+	}
+	for _, o := range r.opened {
+		f := byNumber[o.fd]
+		if f == nil {
+			return fmt.Errorf("look at staged %s: %w", o.path, unix.EBADF)
+		}
+		if o.verify == nil {
+			continue
+		}
+		if err := o.verify(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Commit moves the descriptors that wait out of the way into place, in the
+// order in which they went there, and closes all that the image does not have.
+func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
+	if b.stage != nil {
+		return errors.New("stage is not finished")
+	}
+	final := make(map[int32]bool, len(r.entries))
+	for _, e := range r.entries {
+		final[int32(e.final)] = true
+		if e.at != e.final {
+			p.Dup3(e.at, e.final, e.flags)
+			p.Close(e.at)
+			b.fds.drop(e.at)
+			b.fds.put(e.final)
+		}
+	}
+	for fd := range b.fds.open {
+		if !final[fd] {
+			p.Close(tracer.FD(fd))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package resource
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/tracer"
+)
+
+// rootDirectory comes before everything that has a name: names begin at it.
+var rootDirectory = Part{
+	Name:    "root directory",
+	Support: Full,
+	Note:    "By name. Another one than the restarter's takes CAP_SYS_CHROOT.",
+	Records: []image.Spec{
+		image.Row[rootRecord](rootKind, "FS_ROOT", image.InTask, "root directory, as seen from that of the supervisor"),
+	},
+	Save:    func() Saving { return rootSave{} },
+	Restore: func() Restoring { return rootRestore{} },
+}
+
+// filesystem is where the task stands in the file system.
+var filesystem = Part{
+	Name:    "working directory and umask",
+	Support: Full,
+	Note:    "The directory by name.",
+	Records: []image.Spec{
+		image.Row[fsRecord](fsKind, "FS", image.InFiles, "file mode creation mask"),
+		image.Row[cwdRecord](cwdKind, "FS_CWD", image.InFiles, "working directory, as seen from the root directory"),
+	},
+	Save:    func() Saving { return filesystemSave{} },
+	Restore: func() Restoring { return new(filesystemRestore) },
+}
+
+// Our kinds for the file system state.
+const (
+	fsKind   image.Kind = 6301
+	rootKind image.Kind = 6302
+	cwdKind  image.Kind = 6303
+)
+
+type fsRecord struct {
+	Umask uint32 `fmt:"oct"`
+	_     [4]byte
+}
+
+type rootRecord struct{ Path string }
+
+type cwdRecord struct{ Path string }
+
+type rootSave struct{ nothingToAsk }
+
+func (rootSave) Survey(v *View) fault.List {
+	if strings.HasSuffix(v.Root, " (deleted)") {
+		return fault.List{{Code: fault.RootUnreachable, Object: v.Name()}}
+	}
+	return nil
+}
+
+func (rootSave) Dump(s *Saver) error {
+	return s.W.Put(s.vpid(), &rootRecord{Path: s.Root})
+}
+
+type rootRestore struct{ nothingToCommit }
+
+func (rootRestore) Load(b *Builder) error {
+	root, _, err := image.Expect[rootRecord](b.R)
+	if err != nil {
+		return err
+	}
+	return b.useRoot(root.Path)
+}
+
+type filesystemSave struct{ nothingToAsk }
+
+func (filesystemSave) Survey(v *View) fault.List {
+	var list fault.List
+	if cwd, err := v.Proc.Link("cwd"); err != nil || strings.HasSuffix(cwd, " (deleted)") {
+		list = append(list, &fault.Error{Code: fault.DirectoryGone, Object: v.Name(), Err: err})
+	}
+	return list
+}
+
+func (filesystemSave) Dump(s *Saver) error {
+	cwd, err := s.Proc.Link("cwd")
+	if err != nil {
+		return err
+	}
+	if err := s.W.Put(s.vpid(), &fsRecord{Umask: s.Status.Umask}); err != nil {
+		return err
+	}
+	return s.W.Put(s.vpid(), &cwdRecord{Path: s.inRoot(cwd)})
+}
+
+type filesystemRestore struct {
+	umask uint32
+	cwd   *stagedFile
+}
+
+func (r *filesystemRestore) Load(b *Builder) error {
+	fs, _, err := image.Expect[fsRecord](b.R)
+	if err != nil {
+		return err
+	}
+	r.umask = fs.Umask & 0o777
+	cwd, _, err := image.Expect[cwdRecord](b.R)
+	if err != nil {
+		return err
+	}
+	r.cwd, err = b.openFile(cwd.Path, unix.O_PATH|unix.O_DIRECTORY, fault.Directory)
+	if err != nil {
+		return err
+	}
+	// fchdir wants search permission, which opening with O_PATH does not: ask
+	// for it while it can still be refused.
+	const atEmptyPath, atEaccess = 0x1000, 0x200
+	row := b.Stage().Call(unix.SYS_FACCESSAT2, r.cwd.arg(), tracer.Imm(uint64(b.Stage().String(""))), tracer.Imm(unix.X_OK), tracer.Imm(atEmptyPath|atEaccess))
+	b.Expect(row, fault.Directory, cwd.Path)
+	return nil
+}
+
+func (r *filesystemRestore) Commit(b *Builder, p *tracer.Program) error {
+	if b.rootFile != nil {
+		p.Fchdir(b.rootFile.fd)
+		p.Chroot(".")
+	}
+	p.Fchdir(r.cwd.fd)
+	p.Umask(r.umask)
+	return nil
+}
+
+// useRoot prepares to open files below the root directory that the image's
+// names begin at. It is called before any other file is opened.
+func (b *Builder) useRoot(path string) error {
+	if path == b.Caller.Root {
+		return nil
+	}
+	if !b.capable(capSysChroot) {
+		return &fault.Error{Code: fault.Directory, Object: path, Detail: "changing the root directory takes CAP_SYS_CHROOT", Err: unix.EPERM}
+	}
+	f, err := b.openFile(path, unix.O_PATH|unix.O_DIRECTORY, fault.Directory)
+	b.rootFile = f
+	return err
+}
+
+// openRow opens a file by the caller's own call: below the image's root if
+// that is another than the caller's (openat2(2), RESOLVE_IN_ROOT).
+func (b *Builder) openRow(p *tracer.Program, path string, flags int) (*tracer.Row, error) {
+	if len(path) >= unix.PathMax {
+		return nil, badImage(fault.ImageValue, "file name", "%d bytes", len(path))
+	}
+	if b.rootFile == nil {
+		return p.Openat(tracer.Int(unix.AT_FDCWD), path, flags, 0), nil
+	}
+	how := make([]byte, 0, 24)
+	for _, field := range []uint64{uint64(flags), 0, unix.RESOLVE_IN_ROOT} {
+		how = binary.LittleEndian.AppendUint64(how, field)
+	}
+	at := p.Bytes(how)
+	return p.Call(unix.SYS_OPENAT2, b.rootFile.arg(), tracer.Imm(uint64(p.String(path))), tracer.Imm(uint64(at)), tracer.Imm(uint64(len(how)))), nil
+}

@@ -1,0 +1,406 @@
+package resource
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+type memorySave struct {
+	brk     *tracer.Row
+	objects map[inode]uint64 // size of each shared anonymous object, as far as it is mapped
+}
+
+// inode identifies a file within this host.
+type inode struct {
+	major, minor uint32
+	number       uint64
+}
+
+func inodeOf(m *procfs.Mapping) inode { return inode{m.Major, m.Minor, m.Inode} }
+
+func (*memorySave) Survey(v *View) fault.List {
+	var list fault.List
+	shared := make(map[inode]*procfs.Mapping)
+	for i := range v.Mappings {
+		m := &v.Mappings[i]
+		refuse := func(code fault.Code, detail string) {
+			list = append(list, &fault.Error{Code: code, Object: v.MappingName(m), Detail: detail})
+		}
+		if code := refusedMapping(m); code != 0 {
+			refuse(code, "")
+			continue
+		}
+		switch m.Special() {
+		case procfs.SpecialNone, procfs.SpecialAnon, procfs.SpecialStack, procfs.SpecialHeap:
+			if m.Inode == 0 {
+				continue
+			}
+			if m.Deleted {
+				refuse(fault.MemoryUnlinked, "")
+			} else if err := reachable(v, m); err != nil {
+				refuse(fault.MemoryUnreachable, err.Error())
+			}
+		case procfs.SpecialSharedAnon, procfs.SpecialAnonShmem:
+			if m.SwapBytes > 0 {
+				refuse(fault.MemoryUnreadable, "shared memory that is swapped out")
+			}
+			shared[inodeOf(m)] = m
+		}
+	}
+	if len(shared) > 0 && !v.Self {
+		for m, pid := range sharedWith(v.PID, shared) {
+			list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m), Detail: fmt.Sprintf("with pid %d", pid)})
+		}
+	}
+	return list
+}
+
+// refusedMapping names the kinds that are never saved; 0 for all others.
+func refusedMapping(m *procfs.Mapping) fault.Code {
+	switch m.Special() {
+	case procfs.SpecialVDSO, procfs.SpecialVVar, procfs.SpecialVVarVClock:
+		if m.Flags&procfs.VMSealed != 0 {
+			return fault.MemorySealed
+		}
+		return 0
+	case procfs.SpecialVSyscall:
+		return 0
+	case procfs.SpecialHugeTLB:
+		return fault.MemoryHugetlb
+	case procfs.SpecialSysV:
+		return fault.MemorySysV
+	case procfs.SpecialMemfd:
+		return fault.MemoryMemfd
+	case procfs.SpecialUprobes, procfs.SpecialAIO, procfs.SpecialOther:
+		return fault.MemorySpecial
+	}
+	switch f := m.Flags; {
+	case f&procfs.VMHugeTLB != 0:
+		return fault.MemoryHugetlb
+	case m.Name == "/secretmem" && m.Deleted:
+		return fault.MemorySecret
+	case f&(procfs.VMIO|procfs.VMPFNMap|procfs.VMMixedMap) != 0:
+		return fault.MemoryDevice
+	case f&(procfs.VMUffdMissing|procfs.VMUffdWP|procfs.VMUffdMinor) != 0:
+		return fault.MemoryUserfaultfd
+	case f&procfs.VMShadowStack != 0:
+		return fault.MemoryShadowStack
+	case f&procfs.VMSealed != 0:
+		return fault.MemorySealed
+	case f&(procfs.VMDroppable|procfs.VMSync) != 0 || m.ProtectionKey != 0:
+		return fault.MemorySpecial
+	}
+	return 0
+}
+
+// reachable checks that the mapped file's name still leads to it.
+func reachable(v *View, m *procfs.Mapping) error {
+	var st unix.Stat_t
+	err := unix.Stat(m.Name, &st)
+	switch {
+	case err != nil:
+		return err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("not a regular file")
+	case st.Ino != m.Inode:
+		return errors.New("another file has that name now")
+	}
+	return nil
+}
+
+// sharedWith looks for other processes that map the same objects. Those whose
+// maps we may not read cannot be asked; they belong to other users.
+func sharedWith(self procfs.PID, objects map[inode]*procfs.Mapping) map[*procfs.Mapping]procfs.PID {
+	found := make(map[*procfs.Mapping]procfs.PID)
+	pids, err := procfs.List()
+	if err != nil {
+		return found
+	}
+	for _, pid := range pids {
+		if pid == self {
+			continue
+		}
+		proc, err := procfs.Open(pid)
+		if err != nil {
+			continue
+		}
+		maps, err := proc.Maps()
+		proc.Close()
+		if err != nil {
+			continue
+		}
+		for i := range maps {
+			if m, ok := objects[inodeOf(&maps[i])]; ok && maps[i].Perms.Shared {
+				found[m] = pid
+			}
+		}
+	}
+	return found
+}
+
+func (s *memorySave) Ask(_ *Saver, p *tracer.Program) {
+	s.brk = p.Brk(0)
+}
+
+func (s *memorySave) Dump(d *Saver) error {
+	maps := slices.DeleteFunc(slices.Clone(d.Mappings), func(m procfs.Mapping) bool {
+		return m.Special() == procfs.SpecialVSyscall // the same for every process, and not ours to map
+	})
+	s.measureObjects(maps)
+	if err := s.dumpMM(d, len(maps)); err != nil {
+		return err
+	}
+	pagemap, err := d.Proc.Pagemap()
+	if err != nil {
+		return err
+	}
+	defer pagemap.Close()
+	for i := range maps {
+		if err := s.dumpMapping(d, pagemap, &maps[i]); err != nil {
+			return fmt.Errorf("save %s: %w", d.MappingName(&maps[i]), err)
+		}
+	}
+	return d.W.Put(0, &image.MMContext{LDTEntrySize: 8})
+}
+
+func (s *memorySave) dumpMM(d *Saver, count int) error {
+	st := d.Stat
+	mm := image.MM{
+		MapCount:  uint32(count),
+		StartCode: uint64(st.StartCode), EndCode: uint64(st.EndCode),
+		StartData: uint64(st.StartData), EndData: uint64(st.EndData),
+		StartBrk: uint64(st.StartBrk), Brk: s.brk.Result(),
+		StartStack: uint64(st.StartStack),
+		ArgStart:   uint64(st.ArgStart), ArgEnd: uint64(st.ArgEnd),
+		EnvStart: uint64(st.EnvStart), EnvEnd: uint64(st.EnvEnd),
+	}
+	if err := d.W.Put(d.vpid(), &mm); err != nil {
+		return err
+	}
+	exe, err := d.Proc.Link("exe")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := d.W.Put(d.vpid(), &exeRecord{Path: exe}); err != nil {
+		return err
+	}
+	auxv, err := d.Proc.Auxv()
+	if err != nil {
+		return err
+	}
+	words := make([]uint64, len(auxv)/8)
+	for i := range words {
+		words[i] = binary.LittleEndian.Uint64(auxv[8*i:])
+	}
+	return d.W.Put(d.vpid(), &auxvRecord{Words: words})
+}
+
+// measureObjects finds how far each shared anonymous object reaches.
+func (s *memorySave) measureObjects(maps []procfs.Mapping) {
+	s.objects = make(map[inode]uint64)
+	for i := range maps {
+		if m := &maps[i]; isSharedAnon(m) {
+			id := inodeOf(m)
+			s.objects[id] = max(s.objects[id], m.Offset+m.Len())
+		}
+	}
+}
+
+func isSharedAnon(m *procfs.Mapping) bool {
+	return m.Special() == procfs.SpecialSharedAnon || m.Special() == procfs.SpecialAnonShmem
+}
+
+func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
+	file := m.Inode != 0 && !isSharedAnon(m)
+	vma := image.VMA{
+		Type:  image.VMAAnon,
+		Start: uint64(m.Start), End: uint64(m.End),
+		Flags: rawOf(m.Flags),
+	}
+	if file {
+		vma.Type = image.VMAFile
+	}
+	if m.Inode != 0 {
+		vma.Pgoff = m.Offset / procfs.PageSize
+	}
+	if err := d.W.Put(0, &vma); err != nil {
+		return err
+	}
+	if file {
+		if err := d.W.Put(0, &image.FName{Name: d.inRoot(m.Name)}); err != nil {
+			return err
+		}
+	}
+	more, err := s.more(d, m, file)
+	if err != nil {
+		return err
+	}
+	if more != (vmaMore{}) {
+		if err := d.W.Put(0, &more); err != nil {
+			return err
+		}
+	}
+	if err := s.dumpGuards(d, pagemap, m); err != nil {
+		return err
+	}
+	pages, err := s.worthSaving(d, pagemap, m)
+	if err != nil {
+		return err
+	}
+	if err := d.pages(pages); err != nil {
+		return err
+	}
+	return d.W.EndPages()
+}
+
+func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, error) {
+	var more vmaMore
+	if i := slices.Index(specials, m.Special()); i > 0 {
+		more.Special = uint32(i)
+	}
+	more.Name, _ = m.AnonName()
+	if isSharedAnon(m) {
+		ref, _ := d.Objects.Add(object.SharedMemory, inodeOf(m))
+		more.Objref, more.Size = uint32(ref), s.objects[inodeOf(m)]
+	}
+	if !file {
+		return more, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(m.Name, &st); err != nil {
+		return more, &fault.Error{Code: fault.MemoryUnreachable, Object: d.MappingName(m), Err: err}
+	}
+	more.Size, more.Inode, more.MTime = uint64(st.Size), st.Ino, st.Mtim.Nano()
+	if m.Offset == 0 && m.Perms.Read {
+		head := make([]byte, min(m.Len(), procfs.PageSize))
+		if err := d.Tracee.ReadMem(m.Start, head); err == nil {
+			more.IDLen = uint32(copy(more.BuildID[:], buildID(head)))
+		}
+	}
+	return more, nil
+}
+
+// worthSaving returns the pages of a mapping whose contents the image must
+// hold: those that are neither zero nor still what the file says.
+func (s *memorySave) worthSaving(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
+	switch {
+	case m.Special() == procfs.SpecialVDSO:
+		return []procfs.Range{m.Range}, nil // as in 2009: the reader compares it with its own
+	case m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0:
+		return nil, nil // vvar: the kernel writes it
+	case isSharedAnon(m):
+		return s.resident(d, m)
+	case m.Perms.Shared:
+		return nil, nil // the file has it all
+	}
+	return pagemap.Scan(m.Range, procfs.PagesToSave)
+}
+
+// resident returns the pages of shared memory that exist, whether or not this
+// process has touched them itself: mincore(2) looks into the object.
+func (s *memorySave) resident(d *Saver, m *procfs.Mapping) ([]procfs.Range, error) {
+	const step = 64 << 10 // pages asked for at once
+	var found []procfs.Range
+	for at := m.Start; at < m.End; {
+		part := procfs.Range{Start: at, End: min(m.End, at+step*procfs.Addr(procfs.PageSize))}
+		p := d.Remote.Program()
+		vec := p.Buffer(part.Pages())
+		p.Call(unix.SYS_MINCORE, tracer.Imm(uint64(part.Start)), tracer.Imm(part.Len()), tracer.Imm(uint64(vec)))
+		if err := p.Run(); err != nil {
+			return nil, fmt.Errorf("find pages of %v: %w", part, err)
+		}
+		in := make([]byte, part.Pages())
+		if err := d.Remote.ReadMem(vec, in); err != nil {
+			return nil, err
+		}
+		for i, b := range in {
+			if b&1 == 0 {
+				continue
+			}
+			page := part.Start + procfs.Addr(uint64(i)*procfs.PageSize)
+			if n := len(found); n > 0 && found[n-1].End == page {
+				found[n-1].End += procfs.Addr(procfs.PageSize)
+			} else {
+				found = append(found, procfs.Range{Start: page, End: page + procfs.Addr(procfs.PageSize)})
+			}
+		}
+		at = part.End
+	}
+	return found, nil
+}
+
+// dumpGuards writes the ranges that fault on touch (since Linux 6.13; the page
+// map shows them since 6.15).
+func (s *memorySave) dumpGuards(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
+	if m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0 {
+		return nil
+	}
+	guards, err := pagemap.Scan(m.Range, procfs.Query{AllOf: procfs.Guard})
+	if err != nil || len(guards) == 0 {
+		return err
+	}
+	const most = 2000 // pairs that fit into one record
+	for part := range slices.Chunk(guards, most) {
+		var rec guardRecord
+		for _, g := range part {
+			rec.Bounds = append(rec.Bounds, uint64(g.Start), uint64(g.End))
+		}
+		if err := d.W.Put(0, &rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buildID finds the GNU build id in the first page of an ELF file, nil if
+// there is none (elf(5); NT_GNU_BUILD_ID is note type 3 of owner "GNU").
+func buildID(page []byte) []byte {
+	const ptNote, ntGNUBuildID = 4, 3
+	if len(page) < 64 || !bytes.HasPrefix(page, []byte("\x7fELF\x02\x01")) {
+		return nil
+	}
+	le := binary.LittleEndian
+	phoff, phentsize, phnum := le.Uint64(page[32:]), uint64(le.Uint16(page[54:])), uint64(le.Uint16(page[56:]))
+	if phentsize < 56 {
+		return nil
+	}
+	size := uint64(len(page))
+	for i := range phnum {
+		at := phoff + i*phentsize
+		if phoff > size || at+56 > size {
+			return nil
+		}
+		if le.Uint32(page[at:]) != ptNote {
+			continue
+		}
+		offset, length := le.Uint64(page[at+8:]), le.Uint64(page[at+32:])
+		if offset > size || length > size-offset {
+			continue
+		}
+		for notes := page[offset : offset+length]; len(notes) >= 16; {
+			nameLen, descLen, kind := uint64(le.Uint32(notes)), uint64(le.Uint32(notes[4:])), le.Uint32(notes[8:])
+			desc := 12 + (nameLen+3)&^3
+			next := desc + (descLen+3)&^3
+			if next > uint64(len(notes)) {
+				break
+			}
+			if kind == ntGNUBuildID && bytes.Equal(notes[12:12+nameLen], []byte("GNU\x00")) {
+				return notes[desc : desc+descLen]
+			}
+			notes = notes[next:]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package resource
+
+import (
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/tracer"
+)
+
+// Support says how completely a resource comes back.
+type Support int
+
+// The levels of support, as the table in docs/support.md prints them.
+const (
+	Full    Support = iota // as it was
+	Partial                // with the limits that the note names
+	Refused                // never saved: the checkpoint is refused by name
+)
+
+func (s Support) String() string {
+	return [...]string{"full", "partial", "refused"}[s]
+}
+
+// Part is a kind of state that every task has exactly once.
+type Part struct {
+	Name    string
+	Support Support
+	Note    string       // what is kept, and the limits; one sentence or two
+	Records []image.Spec // the rows it adds to the image format
+	Save    func() Saving
+	Restore func() Restoring
+}
+
+// Saving is a part on its way into an image.
+type Saving interface {
+	// Survey names what of the view cannot be saved.
+	Survey(v *View) fault.List
+	// Ask adds calls to the program that the frozen task runs before Dump.
+	Ask(s *Saver, p *tracer.Program)
+	// Dump writes the part's records.
+	Dump(s *Saver) error
+}
+
+// Restoring is a part on its way out of an image.
+type Restoring interface {
+	// Load reads the part's records, checks them and stages what they describe.
+	Load(b *Builder) error
+	// Commit adds the calls that put the staged things into place.
+	Commit(b *Builder, p *tracer.Program) error
+}
+
+// Parts is the table of parts, in the order of the image: that of the 2009
+// code, with our own kinds in between.
+var Parts = []*Part{&identity, &rootDirectory, &memory, &filesystem, &files, &signals, &timers, &thread, &cpu}
+
+// Records returns the rows that all resources add to the image format.
+func Records() []image.Spec {
+	var specs []image.Spec
+	for _, p := range Parts {
+		specs = append(specs, p.Records...)
+	}
+	for _, k := range FileKinds {
+		specs = append(specs, k.Records...)
+	}
+	return specs
+}
+
+// nothingToAsk is for parts that /proc and ptrace tell enough of.
+type nothingToAsk struct{}
+
+func (nothingToAsk) Ask(*Saver, *tracer.Program) {}
+
+// nothingToRefuse is for parts that can always be saved.
+type nothingToRefuse struct{}
+
+func (nothingToRefuse) Survey(*View) fault.List { return nil }
+
+// nothingToCommit is for parts that are in place once they are staged.
+type nothingToCommit struct{}
+
+func (nothingToCommit) Commit(*Builder, *tracer.Program) error { return nil }

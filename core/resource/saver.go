@@ -1,0 +1,169 @@
+package resource
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Saver is one task on its way into an image.
+type Saver struct {
+	*View
+	W       *image.Writer
+	Tracee  *tracer.Tracee
+	Remote  *tracer.Remote
+	Objects *object.Saved
+	State   tracer.State // as it was stopped, before anything was run in it
+	// Slept is how long the task has been off the processor before it was
+	// frozen; false if the kernel does not tell.
+	Slept   time.Duration
+	SleptOK bool
+
+	out     *os.File  // the image, as we hold it
+	taskOut tracer.FD // the image, as the task holds it; -1 if it must not write itself
+	parts   []Saving
+}
+
+// copyLimit is up to how many bytes of a chunk we copy ourselves: below it,
+// making the task write costs more than it saves.
+const copyLimit = 64 << 12
+
+// NewSaver prepares to save a frozen task. taskOut is the image's descriptor
+// in the task itself, which then writes its memory without a copy; -1 has
+// every byte copied through us.
+func NewSaver(v *View, w *image.Writer, out *os.File, taskOut tracer.FD, state tracer.State, e *tracer.Tracee, r *tracer.Remote) *Saver {
+	s := &Saver{View: v, W: w, State: state, Tracee: e, Remote: r, Objects: object.NewSaved(), out: out, taskOut: taskOut}
+	for _, p := range Parts {
+		s.parts = append(s.parts, p.Save())
+	}
+	return s
+}
+
+// Ask runs one program in the task with all that the parts want to know.
+func (s *Saver) Ask() error {
+	p := s.Remote.Program()
+	for _, part := range s.parts {
+		part.Ask(s, p)
+	}
+	if err := p.Run(); err != nil {
+		return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
+	}
+	return nil
+}
+
+// Dump writes the task's records.
+func (s *Saver) Dump() error {
+	for i, part := range s.parts {
+		if err := part.Dump(s); err != nil {
+			return fmt.Errorf("save %s of %s: %w", Parts[i].Name, s.Name(), err)
+		}
+	}
+	return nil
+}
+
+// vpid is the owner that records of a task carry: its pid.
+func (s *Saver) vpid() uint32 { return uint32(s.PID) }
+
+// pages writes the contents of page ranges, in chunks that the format allows.
+func (s *Saver) pages(ranges []procfs.Range) error {
+	var addrs []uint64
+	var runs []procfs.Range
+	emit := func() error {
+		if len(addrs) == 0 {
+			return nil
+		}
+		err := s.W.Pages(addrs, &pageSource{s: s, runs: runs})
+		addrs, runs = addrs[:0], nil
+		return err
+	}
+	for _, r := range ranges {
+		for !r.Empty() {
+			room := uint64(image.MaxChunk-len(addrs)) * procfs.PageSize
+			run := r
+			if r.Len() > room {
+				run.End = run.Start + procfs.Addr(room)
+			}
+			for a := run.Start; a < run.End; a += procfs.Addr(procfs.PageSize) {
+				addrs = append(addrs, uint64(a))
+			}
+			runs = append(runs, run)
+			if r.Start = run.End; len(addrs) == image.MaxChunk {
+				if err := emit(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return emit()
+}
+
+// pageSource moves the contents of one chunk from the frozen task's memory
+// into the image.
+type pageSource struct {
+	s    *Saver
+	runs []procfs.Range
+}
+
+var _ image.Mover = (*pageSource)(nil)
+
+// Move has the task write its own memory; small chunks we copy.
+func (m *pageSource) Move(n int64) error {
+	if m.s.taskOut < 0 || n <= copyLimit {
+		return m.copy(m.s.out)
+	}
+	p := m.s.Remote.Program()
+	for _, run := range m.runs {
+		p.Call(unix.SYS_WRITE, tracer.Imm(uint64(m.s.taskOut)), tracer.Imm(uint64(run.Start)), tracer.Imm(run.Len())).Full()
+	}
+	if err := p.Run(); err != nil {
+		return fmt.Errorf("write %d bytes of memory: %w", n, err)
+	}
+	return nil
+}
+
+// Digest reads the same bytes again: the task is frozen, they cannot differ.
+func (m *pageSource) Digest(_ int64, h io.Writer) error { return m.copy(h) }
+
+func (m *pageSource) copy(w io.Writer) error {
+	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
+		if err := m.s.Tracee.ReadMem(piece.Start, buf); err != nil {
+			return fmt.Errorf("read memory %v: %w", piece, err)
+		}
+		_, err := w.Write(buf)
+		return err
+	})
+}
+
+// pieceSize fits the second level cache, so that hashing or writing finds hot
+// what reading has brought in.
+const pieceSize = 256 << 10
+
+// eachPiece calls do for every piece of the runs, with a buffer of its length.
+func eachPiece(runs []procfs.Range, do func(piece procfs.Range, buf []byte) error) error {
+	var total uint64
+	for _, r := range runs {
+		total += r.Len()
+	}
+	buf := make([]byte, min(total, pieceSize))
+	for _, r := range runs {
+		for !r.Empty() {
+			piece := r
+			if r.Len() > uint64(len(buf)) {
+				piece.End = piece.Start + procfs.Addr(len(buf))
+			}
+			if err := do(piece, buf[:piece.Len()]); err != nil {
+				return err
+			}
+			r.Start = piece.End
+		}
+	}
+	return nil
+}

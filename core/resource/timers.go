@@ -1,0 +1,89 @@
+package resource
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/tracer"
+)
+
+// timers are the interval timers, alarm(2) among them. They go on with the
+// time that was left.
+var timers = Part{
+	Name:    "interval timers",
+	Support: Full,
+	Note:    "ITIMER_REAL (alarm), VIRTUAL and PROF with the time that was left. POSIX timers are refused.",
+	Records: []image.Spec{
+		image.Row[itimersRecord](itimersKind, "ITIMERS", image.InThread, "interval timers real, virtual, prof", image.Times(image.OncePerTask)),
+	},
+	Save:    func() Saving { return new(timersSave) },
+	Restore: func() Restoring { return new(timersRestore) },
+}
+
+const itimersKind image.Kind = 6504
+
+const itimervalSize = 32 // struct itimerval: interval and value, seconds and microseconds each
+
+// itimersRecord holds three struct itimerval.
+type itimersRecord struct {
+	Words [3 * itimervalSize / 8]int64
+}
+
+type timersSave struct{ values tracer.Addr }
+
+func (*timersSave) Survey(v *View) fault.List {
+	var list fault.List
+	for _, t := range v.Timers {
+		list = append(list, &fault.Error{Code: fault.PosixTimers, Object: v.Name(), Detail: fmt.Sprintf("timer %d", t.ID)})
+	}
+	return list
+}
+
+func (t *timersSave) Ask(_ *Saver, p *tracer.Program) {
+	t.values = p.Buffer(3 * itimervalSize)
+	for which := range 3 {
+		p.Call(unix.SYS_GETITIMER, tracer.Imm(uint64(which)), tracer.Imm(uint64(t.values)+uint64(which*itimervalSize)))
+	}
+}
+
+func (t *timersSave) Dump(s *Saver) error {
+	raw := make([]byte, 3*itimervalSize)
+	if err := s.Remote.ReadMem(t.values, raw); err != nil {
+		return err
+	}
+	var rec itimersRecord
+	for i := range rec.Words {
+		rec.Words[i] = int64(binary.LittleEndian.Uint64(raw[8*i:]))
+	}
+	return s.W.Put(s.vpid(), &rec)
+}
+
+type timersRestore struct{ rec *itimersRecord }
+
+func (t *timersRestore) Load(b *Builder) (err error) {
+	if t.rec, _, err = image.Expect[itimersRecord](b.R); err != nil {
+		return err
+	}
+	for i, w := range t.rec.Words {
+		micro := i%2 == 1
+		if w < 0 || micro && w >= 1e6 {
+			return badImage(fault.ImageValue, "interval timer", "%d", w)
+		}
+	}
+	return nil
+}
+
+func (t *timersRestore) Commit(_ *Builder, p *tracer.Program) error {
+	for which := range 3 {
+		var raw []byte
+		for _, w := range t.rec.Words[4*which : 4*which+4] {
+			raw = binary.LittleEndian.AppendUint64(raw, uint64(w))
+		}
+		p.Setitimer(which, p.Bytes(raw), 0)
+	}
+	return nil
+}

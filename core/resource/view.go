@@ -1,0 +1,161 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// View is a process as /proc shows it at one moment.
+type View struct {
+	PID      procfs.PID
+	Self     bool // the process itself asked: its relations to others are its own business
+	Proc     *procfs.Proc
+	Status   *procfs.Status
+	Stat     *procfs.Stat
+	Mappings []procfs.Mapping
+	FDs      []procfs.FD
+	Timers   []procfs.Timer
+	Children []procfs.PID
+	Root     string // its root directory as seen from ours, "/" where they are the same
+
+	// CallsCaught tells whether the emulated calls are available to it.
+	CallsCaught bool
+	// BenignFilters is how many of its seccomp filters are known to let our
+	// own calls pass: those that we run under as well, and crshim's own.
+	BenignFilters int
+	// CanSuspendFilters tells whether the tracer switches filters off anyway.
+	CanSuspendFilters bool
+}
+
+// Look reads the view of a process. It holds /proc/PID open until Close.
+func Look(pid procfs.PID, self bool) (*View, error) {
+	proc, err := procfs.Open(pid)
+	if err != nil {
+		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
+	}
+	v := &View{PID: pid, Self: self, Proc: proc}
+	if err := v.read(); err != nil {
+		proc.Close()
+		if errors.Is(err, procfs.ErrGone) {
+			return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
+		}
+		return nil, fmt.Errorf("look at pid %d: %w", pid, err)
+	}
+	return v, nil
+}
+
+func (v *View) read() (err error) {
+	if v.Status, err = v.Proc.Status(); err != nil {
+		return err
+	}
+	if v.Stat, err = v.Proc.Stat(); err != nil {
+		return err
+	}
+	if v.Status.Kthread || v.Stat.State == 'Z' || v.Stat.State == 'X' {
+		return nil // the rest of its /proc is empty; Survey refuses it
+	}
+	if v.Mappings, err = v.Proc.Mappings(); err != nil {
+		return &fault.Error{Code: fault.NotPermitted, Object: v.Name(), Err: err}
+	}
+	if v.FDs, err = v.Proc.FDs(); err != nil {
+		return &fault.Error{Code: fault.NotPermitted, Object: v.Name(), Err: err}
+	}
+	if v.Timers, err = v.Proc.Timers(); err != nil {
+		return err
+	}
+	if v.Children, err = v.Proc.Children(); err != nil {
+		return err
+	}
+	v.Root, err = v.Proc.Link("root")
+	return err
+}
+
+// Close ends the view.
+func (v *View) Close() { v.Proc.Close() }
+
+// Name is how messages call the process.
+func (v *View) Name() string {
+	return fmt.Sprintf("pid %d (%s)", v.PID, v.Stat.Comm)
+}
+
+// FDName is how messages call one of its descriptors.
+func (v *View) FDName(fd int32) string {
+	return fmt.Sprintf("fd %d of %s", fd, v.Name())
+}
+
+// MappingName is how messages call one of its mappings.
+func (v *View) MappingName(m *procfs.Mapping) string {
+	if m.Name == "" {
+		return fmt.Sprintf("mapping %v of %s", m.Range, v.Name())
+	}
+	return fmt.Sprintf("mapping %v %s of %s", m.Range, m.Name, v.Name())
+}
+
+// Survey asks every part and returns all that stands in the way of saving.
+func (v *View) Survey() fault.List {
+	switch {
+	case v.Status.Kthread:
+		return fault.List{{Code: fault.KernelThread, Object: v.Name()}}
+	case v.Stat.State == 'Z' || v.Stat.State == 'X':
+		return fault.List{{Code: fault.Zombie, Object: v.Name()}}
+	}
+	var list fault.List
+	if n := v.Status.SeccompFilters - v.BenignFilters; v.Status.Seccomp != 0 && n > 0 && !v.CanSuspendFilters {
+		list = append(list, &fault.Error{Code: fault.OwnSeccompFilter, Object: v.Name(), Detail: fmt.Sprintf("%d filters", n)})
+	}
+	if v.Status.Seccomp == 1 {
+		list = append(list, &fault.Error{Code: fault.OwnSeccompFilter, Object: v.Name(), Detail: "strict mode"})
+	}
+	if v.Status.Threads > 1 {
+		list = append(list, &fault.Error{Code: fault.Threads, Object: v.Name(), Detail: fmt.Sprintf("%d threads", v.Status.Threads)})
+	}
+	if len(v.Children) > 0 && !v.Self {
+		list = append(list, &fault.Error{Code: fault.Children, Object: v.Name(), Detail: fmt.Sprintf("%d children", len(v.Children))})
+	}
+	for _, part := range Parts {
+		list = append(list, part.Save().Survey(v)...)
+	}
+	return list
+}
+
+// CheckStopped names what only the stopped task shows: the architecture that
+// it is running in.
+func (v *View) CheckStopped(e *tracer.Tracee) error {
+	regs, err := e.Regs()
+	if err != nil {
+		return fmt.Errorf("read registers of %s: %w", v.Name(), err)
+	}
+	if regs.Is32() {
+		return &fault.Error{Code: fault.OtherArchitecture, Object: v.Name()}
+	}
+	return nil
+}
+
+// inRoot turns a path as seen from our root directory into one as seen from
+// the root of the process.
+func (v *View) inRoot(path string) string {
+	if v.Root == "/" {
+		return path
+	}
+	if inside, ok := strings.CutPrefix(path, v.Root); ok && (inside == "" || inside[0] == '/') {
+		return "/" + strings.TrimPrefix(inside, "/")
+	}
+	return path
+}
+
+// Resident is how much memory the process has in pages of its own, in bytes.
+func (v *View) Resident() uint64 {
+	var n uint64
+	for i := range v.Mappings {
+		n += v.Mappings[i].Anonymous
+	}
+	return n
+}
+
+// VPID is the pid in the innermost pid namespace of the process.
+func (v *View) VPID() procfs.PID { return v.Status.NStgid[len(v.Status.NStgid)-1] }

@@ -1,0 +1,234 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// RestartRequest says what to restart and in whose place.
+type RestartRequest struct {
+	// Caller waits in restart() and is to become the task of the image.
+	Caller *Caller
+	// InFD is the image's number in the caller.
+	InFD tracer.FD
+	// In is the image as we hold it.
+	In *os.File
+}
+
+// Restarted tells about a restart that has succeeded.
+type Restarted struct {
+	PID    procfs.PID
+	Value  int64 // what the interrupted call returns, for the trace
+	Timing []Timing
+}
+
+// Restart rebuilds the process of an image in the caller's place. If that
+// fails, a caller that has been caught goes on as if it had not called, with
+// an errno; one that has not is left waiting for the answer of whoever called.
+func (e *Engine) Restart(req RestartRequest) (*Restarted, error) {
+	r := &restart{engine: e, in: req.In, inFD: req.InFD, watch: stopwatch{engine: e}}
+	process, err := task.Process(req.Caller.TID)
+	if err != nil {
+		return nil, err
+	}
+	waiting := e.claims.Enter(*req.Caller)
+	defer e.claims.Leave(waiting)
+	release, err := e.claims.Hold(waiting, process)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	r.acquire = func(t *tracer.Tracer) (*tracer.Tracee, error) { return task.Catch(t, waiting) }
+	return r.restart()
+}
+
+// Blank makes the process that a restart fills, on the thread of its tracer.
+type Blank func(*tracer.Tracer) (*tracer.Tracee, error)
+
+// RestartInto rebuilds the process of an image in a blank process. It ends
+// with the process running; on failure there is none.
+func (e *Engine) RestartInto(in *os.File, blank Blank) (*Restarted, error) {
+	r := &restart{engine: e, in: in, inFD: -1, watch: stopwatch{engine: e}, acquire: blank, blank: true}
+	return r.restart()
+}
+
+// restart is one restart on its way.
+type restart struct {
+	engine  *Engine
+	in      *os.File
+	inFD    tracer.FD
+	acquire Blank
+	blank   bool // the process was made for this restart and ends if it fails
+	watch   stopwatch
+
+	source  image.Source
+	reader  *image.Reader
+	fpu     *image.HeadArch
+	machine *image.Machine
+
+	tracee  *tracer.Tracee
+	view    *resource.View
+	builder *resource.Builder
+}
+
+func (r *restart) restart() (*Restarted, error) {
+	if err := r.watch.step("receive", r.receive); err != nil {
+		return nil, imageError(err)
+	}
+	defer func() { _ = r.reader.Close() }() // only what was read counts
+	if err := r.watch.step("decode", r.decode); err != nil {
+		return nil, imageError(err)
+	}
+	return tracer.Run(r.run)
+}
+
+func (r *restart) receive() (err error) {
+	if r.source, err = image.OpenSource(r.in); err != nil {
+		return &fault.Error{Code: fault.ImageRead, Object: "image", Err: err}
+	}
+	r.reader = image.NewReader(r.source, Records)
+	return nil
+}
+
+func (r *restart) decode() (err error) {
+	if r.fpu, r.machine, _, err = readHead(r.reader); err != nil {
+		return err
+	}
+	own := &image.Machine{PageSize: uint32(procfs.PageSize), XFeatures: tracer.XFeatures()}
+	return CheckMachine(r.fpu, r.machine, own)
+}
+
+func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
+	if err := r.watch.step("catch", func() (err error) {
+		r.tracee, err = r.acquire(t)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	err = r.tracee.Inject(tracer.InjectOptions{ScratchSize: scratchSize}, r.rebuild)
+	if r.view != nil {
+		r.view.Close()
+	}
+	if err != nil {
+		err = imageError(err)
+		return nil, errors.Join(err, r.giveUp(err))
+	}
+	done = &Restarted{PID: r.tracee.TID(), Value: r.builder.State.Regs.Result()}
+	if err := r.watch.step("record", func() error { return r.tracee.Detach(0) }); err != nil {
+		return nil, err
+	}
+	done.Timing = r.watch.steps
+	return done, nil
+}
+
+// scratchSize holds the commit of a process with tens of thousands of
+// mappings in one program; what is not used costs nothing.
+const scratchSize = 16 << 20
+
+// giveUp lets a caller go on with the errno, and ends what cannot go on.
+func (r *restart) giveUp(err error) error {
+	if r.blank || errors.Is(err, fault.CommitFailed) {
+		return r.tracee.Kill()
+	}
+	return errors.Join(r.tracee.SetResult(result(err)), r.tracee.Detach(0))
+}
+
+// rebuild stages the image and puts it in the stopped task's place.
+func (r *restart) rebuild(rem *tracer.Remote) error {
+	if err := r.watch.step("stage", func() error { return r.stage(rem) }); err != nil {
+		return err
+	}
+	return r.watch.step("commit", r.builder.Commit)
+}
+
+func (r *restart) stage(rem *tracer.Remote) (err error) {
+	if r.view, err = resource.Look(r.tracee.TID(), true); err != nil {
+		return err
+	}
+	if err := r.checkCaller(); err != nil {
+		return err
+	}
+	own, err := thisMachine(r.view, r.tracee)
+	if err != nil {
+		return err
+	}
+	if err := CheckMachine(r.fpu, r.machine, own); err != nil {
+		return err
+	}
+	fd := r.inFD
+	if fd < 0 {
+		if fd, err = rem.SendFD(r.in); err != nil {
+			return fmt.Errorf("hand the image to %s: %w", r.view.Name(), err)
+		}
+	}
+	if r.builder, err = resource.NewBuilder(r.view, r.reader, r.in, fd, r.source, r.tracee, rem); err != nil {
+		return err
+	}
+	r.builder.XstateSize = int(r.fpu.XstateSize)
+	r.builder.Warn = r.engine.warn
+	if err := r.builder.Load(); err != nil {
+		return err
+	}
+	return r.readTail()
+}
+
+// checkCaller refuses callers that would leave something behind.
+func (r *restart) checkCaller() error {
+	if err := r.view.CheckStopped(r.tracee); err != nil {
+		return err
+	}
+	if n := r.view.Status.Threads; n > 1 {
+		return &fault.Error{Code: fault.CallerThreads, Object: r.view.Name(), Detail: fmt.Sprintf("%d threads", n)}
+	}
+	benign, _ := r.engine.filters(r.view.PID)
+	if n := r.view.Status.SeccompFilters - benign; r.view.Status.Seccomp != 0 && n > 0 && !r.tracee.SeccompSuspended() {
+		return &fault.Error{Code: fault.CallerFilter, Object: r.view.Name(), Detail: fmt.Sprintf("%d filters", n)}
+	}
+	return nil
+}
+
+// readTail reads to the end: the checksum over everything, and the mark that
+// nothing is missing. Only then is the caller's own state given up.
+func (r *restart) readTail() error {
+	if _, _, err := image.Expect[image.Sum](r.reader); err != nil {
+		return err
+	}
+	if _, _, err := image.Expect[image.Tail](r.reader); err != nil {
+		return err
+	}
+	return r.reader.Close()
+}
+
+// imageError puts an unreadable image into the table's words.
+func imageError(err error) error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	code := fault.Code(0)
+	var remote *image.RemoteError
+	switch {
+	case errors.As(err, &remote):
+		code = fault.ImageRemote
+	case errors.Is(err, image.ErrTruncated):
+		code = fault.ImageEnded
+	case errors.Is(err, image.ErrSum):
+		code = fault.ImageSum
+	case errors.Is(err, image.ErrFormat):
+		code = fault.ImageFormat
+	case errors.Is(err, object.ErrBadRef):
+		code = fault.ImageValue
+	default:
+		return err
+	}
+	return &fault.Error{Code: code, Object: "image", Err: err}
+}

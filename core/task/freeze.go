@@ -1,0 +1,112 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Frozen is a process all of whose tasks are in a ptrace stop.
+type Frozen struct {
+	PID   procfs.PID
+	Tasks []*tracer.Tracee // the leader first
+}
+
+// Leader returns the task that gave the process its pid.
+func (f *Frozen) Leader() *tracer.Tracee { return f.Tasks[0] }
+
+// Freeze stops every task of a process. New threads can appear until all
+// known ones are stopped, so the list is read until it names no new one.
+func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID) (*Frozen, error) {
+	proc, err := procfs.Open(pid)
+	if err != nil {
+		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
+	}
+	defer proc.Close()
+	f := &Frozen{PID: pid}
+	known := make(map[procfs.PID]bool)
+	for {
+		tids, err := proc.Threads()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("list threads of pid %d: %w", pid, err), f.Thaw())
+		}
+		fresh := tids[:0:0]
+		for _, tid := range tids {
+			if !known[tid] {
+				known[tid] = true
+				fresh = append(fresh, tid)
+			}
+		}
+		if len(fresh) == 0 {
+			break
+		}
+		if err := f.stop(t, claims, fresh); err != nil {
+			return nil, errors.Join(err, f.Thaw())
+		}
+	}
+	if len(f.Tasks) == 0 || f.Tasks[0].TID() != pid {
+		return nil, errors.Join(fmt.Errorf("freeze pid %d: %w", pid, tracer.ErrGone), f.Thaw())
+	}
+	return f, nil
+}
+
+// stop interrupts the tasks all at once and then waits for each.
+func (f *Frozen) stop(t *tracer.Tracer, claims *Claims, tids []procfs.PID) error {
+	from := len(f.Tasks)
+	for _, tid := range tids {
+		e, err := seize(t, tid, fmt.Sprintf("task %d of pid %d", tid, f.PID))
+		if fault.Errno(err) == unix.ESRCH && tid != f.PID {
+			continue // a thread that ended meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		f.Tasks = append(f.Tasks, e)
+		if err := e.Interrupt(); err != nil {
+			return fmt.Errorf("interrupt task %d: %w", tid, err)
+		}
+	}
+	for _, e := range f.Tasks[from:] {
+		answer := func() error { return claims.Restart(e.TID()) }
+		if err := answer(); err != nil {
+			return fmt.Errorf("answer call of task %d: %w", e.TID(), err)
+		}
+		if err := waitStopped(e, answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Thaw lets every task go on in the state that it was in before: running, or
+// stopped by a signal.
+func (f *Frozen) Thaw() error {
+	var errs []error
+	for _, e := range f.Tasks {
+		if err := e.Detach(0); err != nil && !errors.Is(err, tracer.ErrGone) {
+			errs = append(errs, fmt.Errorf("thaw task %d: %w", e.TID(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Stop leaves the process stopped as by SIGSTOP.
+func (f *Frozen) Stop() error {
+	if err := unix.Kill(int(f.PID), unix.SIGSTOP); err != nil {
+		return errors.Join(fmt.Errorf("stop pid %d: %w", f.PID, err), f.Thaw())
+	}
+	return f.Thaw()
+}
+
+// Kill ends the process. It never runs again, not even to see the signal.
+func (f *Frozen) Kill() error {
+	if err := unix.Kill(int(f.PID), unix.SIGKILL); err != nil {
+		return errors.Join(fmt.Errorf("kill pid %d: %w", f.PID, err), f.Thaw())
+	}
+	return nil
+}
