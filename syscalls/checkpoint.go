@@ -1,8 +1,43 @@
 package syscalls
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
 
-// handleCheckpoint fails as the call does without crshim, until the engine is there.
-func handleCheckpoint(*Context) (int64, error) {
-	return 0, unix.ENOSYS
+	"github.com/crshim/crshim/core"
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer"
+)
+
+// handleCheckpoint is int checkpoint(pid_t pid, int fd, unsigned long flags).
+//
+// The order of the checks is that of 2009: flags, descriptor, process, rights.
+func handleCheckpoint(c *Context) (int64, error) {
+	pid, fd := c.Int(0), c.Int(1)
+	if c.Ulong(2) != 0 {
+		return 0, &fault.Error{Code: fault.CallFlags, Object: "checkpoint"}
+	}
+	out, err := takeDescriptor(c, fd)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = out.Close() }() // the caller holds the file as well
+	target, err := task.Resolve(c.TID, pid)
+	if err != nil {
+		return 0, err
+	}
+	done, err := c.Engine.Checkpoint(core.CheckpointRequest{
+		Caller: c.caller(),
+		PID:    core.PID(pid),
+		Target: target,
+		Out:    out,
+		OutFD:  tracer.FD(fd),
+	})
+	if errors.Is(err, task.ErrAnswered) {
+		return 0, errRestartNoIntr // frozen by somebody else meanwhile: it calls again
+	}
+	if err != nil {
+		return 0, err
+	}
+	return done.CRID, c.Remember(int(done.CRID))
 }

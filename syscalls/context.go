@@ -2,6 +2,7 @@ package syscalls
 
 import (
 	"errors"
+	"github.com/crshim/crshim/core"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ type Context struct {
 	Request
 	Call *Call
 	// Engine is what does the work of checkpoint and restart; simple calls need none.
-	Engine any
+	Engine *core.Engine
 
 	crids    *crids
 	answered atomic.Bool

@@ -3,6 +3,7 @@ package syscalls
 import (
 	"errors"
 	"fmt"
+	"github.com/crshim/crshim/core"
 	"runtime/debug"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // Dispatcher takes requests to their handlers. The zero value is ready; its fields are set before the first Serve.
 type Dispatcher struct {
 	// Engine is handed to every Context.
-	Engine any
+	Engine *core.Engine
 	// Trace, if set, is given one line for each call that has ended. It may be called by several goroutines at once.
 	Trace func(line string)
 	// Warn, if set, is given each failure once: the call as text, who made it, and the error. Likewise concurrent.
@@ -43,7 +44,8 @@ func (d *Dispatcher) serve(call *Call, r Request) {
 	if answerErr := c.answer(result); answerErr != nil && !errors.Is(answerErr, ErrAnswered) && !c.lost.Load() {
 		err = errors.Join(err, fmt.Errorf("answer %s: %w", call.Name, answerErr))
 	}
-	if err != nil && d.Warn != nil {
+	// The trouble with a caller that was killed while it waited is that it is dead.
+	if err != nil && d.Warn != nil && !c.lost.Load() {
 		d.Warn(c, c.signature(), err)
 	}
 	if d.Trace != nil {

@@ -1,8 +1,60 @@
 package syscalls
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"fmt"
 
-// handleRestart fails as the call does without crshim, until the engine is there.
-func handleRestart(*Context) (int64, error) {
-	return 0, unix.ENOSYS
+	"github.com/crshim/crshim/core"
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// handleRestart is int restart(int crid, int fd, unsigned long flags).
+//
+// usage.txt has crid 0, and rstr.c passes the caller's own pid; both mean the
+// same here. It returns only if it fails.
+func handleRestart(c *Context) (int64, error) {
+	crid, fd := c.Int(0), c.Int(1)
+	if c.Ulong(2) != 0 {
+		return 0, &fault.Error{Code: fault.CallFlags, Object: "restart"}
+	}
+	own, err := ownPID(c.TID)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case fd == -1 && crid > 0:
+		return 0, &fault.Error{Code: fault.CallCRIDUnknown, Object: "restart", Detail: fmt.Sprintf("crid %d", crid)}
+	case crid != 0 && crid != own:
+		return 0, &fault.Error{Code: fault.CallCRID, Object: "restart", Detail: fmt.Sprintf("crid %d", crid)}
+	}
+	in, err := takeDescriptor(c, fd)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = in.Close() }() // the caller holds the file as well
+	done, err := c.Engine.Restart(core.RestartRequest{Caller: c.caller(), In: in, InFD: tracer.FD(fd)})
+	if errors.Is(err, task.ErrAnswered) {
+		return 0, errRestartNoIntr // frozen by somebody else meanwhile: it calls again
+	}
+	if err != nil {
+		return 0, err
+	}
+	return done.Value, nil
+}
+
+// ownPID is what getpid() tells the caller.
+func ownPID(tid procfs.PID) (int, error) {
+	p, err := procfs.Open(tid)
+	if err != nil {
+		return 0, &fault.Error{Code: fault.CallerGone, Object: "restart", Err: err}
+	}
+	defer func() { _ = p.Close() }()
+	status, err := p.Status()
+	if err != nil {
+		return 0, &fault.Error{Code: fault.CallerGone, Object: "restart", Err: err}
+	}
+	return int(status.NStgid[len(status.NStgid)-1]), nil
 }

@@ -163,6 +163,10 @@ func TestServe(t *testing.T) {
 			handle: func(*Context) (int64, error) { return 3, nil },
 			gone:   vanished, want: Return(3), trace: "= ? <",
 		},
+		"caller gone while it was served": {
+			handle: func(*Context) (int64, error) { return 0, unix.ESRCH },
+			gone:   vanished, want: Fail(unix.ESRCH), trace: "= ? <",
+		},
 		"broken listener": {
 			handle: func(*Context) (int64, error) { return 3, nil },
 			gone:   unix.EIO, want: Return(3), trace: "= 3 <", warns: 1,
