@@ -1,0 +1,211 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"structs"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// BlankOptions describe a new process.
+type BlankOptions struct {
+	Stdio [3]*os.File          // its descriptors 0 to 2; nil leaves one closed
+	Sys   *syscall.SysProcAttr // credentials, namespaces, process group; nil for ours
+	Dir   string               // working directory, "" for ours
+	// Survive lets it live on if the tracer ends before it has detached. By
+	// default it is killed then (see Tracee.SetExitKill).
+	Survive bool
+}
+
+// blankWait is the descriptor at which a blank waits (see blankListing).
+const blankWait = 3
+
+// Blank starts a process with next to no memory (one page of code, a stack,
+// the vdso), whose contents are to be replaced. It is a child of ours and
+// comes stopped. Until it is detached it ends when we do, by ExitKill and by
+// the end of the pipe that its descriptor 3 reads.
+//
+// After Detach its end is for the caller to wait for (wait4(2)).
+func (t *Tracer) Blank(opt BlankOptions) (*Tracee, error) {
+	t.check()
+	e, err := t.blank(opt)
+	if err != nil {
+		return nil, fmt.Errorf("start blank process: %w", err)
+	}
+	return e, nil
+}
+
+func (t *Tracer) blank(opt BlankOptions) (*Tracee, error) {
+	var pipe [2]int // not os.Pipe, whose ends do not block
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	hold := os.NewFile(uintptr(pipe[1]), "blank process's pipe")
+	pid, err := spawnBlank(opt, pipe[0])
+	err = errors.Join(err, unix.Close(pipe[0]))
+	if err != nil {
+		return nil, errors.Join(err, hold.Close())
+	}
+	e, err := t.Seize(TID(pid), Options{ExitKill: !opt.Survive})
+	if err != nil {
+		// It ends with its pipe, and is ours to reap.
+		err = errors.Join(err, hold.Close())
+		_, werr := unix.Wait4(pid, nil, unix.WALL, nil)
+		return nil, errors.Join(err, werr)
+	}
+	e.pipe, e.leader = hold, TID(pid)
+	if err := e.Interrupt(); err != nil {
+		return nil, errors.Join(err, e.Kill())
+	}
+	if stop, err := e.WaitStop(-1); err != nil || stop.Gone() {
+		return nil, errors.Join(err, ErrGone)
+	}
+	return e, nil
+}
+
+// spawnBlank executes the blank program from a memfd. The child is one of
+// this thread's, so that wait4 with __WNOTHREAD finds it.
+func spawnBlank(opt BlankOptions, wait int) (int, error) {
+	none := ^uintptr(0)
+	files := []uintptr{none, none, none, uintptr(wait)}
+	top := files[blankWait]
+	for i, f := range opt.Stdio {
+		if f != nil {
+			conn, err := f.SyscallConn()
+			if err != nil {
+				return 0, err
+			}
+			if err := conn.Control(func(fd uintptr) { files[i] = fd }); err != nil {
+				return 0, err
+			}
+			top = max(top, files[i])
+		}
+	}
+	image, err := blankImage(int(top) + 16)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(image)
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", image), []string{"blank"},
+		&syscall.ProcAttr{Dir: opt.Dir, Files: files, Sys: opt.Sys, Env: []string{}})
+	runtime.KeepAlive(opt.Stdio)
+	if err != nil {
+		return 0, fmt.Errorf("execute: %w", err)
+	}
+	return pid, nil
+}
+
+// blankImage returns a memfd with the blank program, whose number is at least
+// lowest: the child moves descriptors about below that before it executes.
+func blankImage(lowest int) (int, error) {
+	low, err := unix.MemfdCreate("blank", unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("memfd_create: %w", err)
+	}
+	defer unix.Close(low)
+	if _, err := unix.Write(low, blankELF()); err != nil {
+		return -1, err
+	}
+	// A file that is open for writing cannot be executed (ETXTBSY).
+	read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", low), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(read)
+	return unix.FcntlInt(uintptr(read), unix.F_DUPFD_CLOEXEC, lowest)
+}
+
+// cloneArgs is struct clone_args of <linux/sched.h>, first published size but
+// one: CLONE_ARGS_SIZE_VER1, Linux 5.5.
+type cloneArgs struct {
+	_          structs.HostLayout
+	flags      uint64
+	pidfd      uint64
+	childTID   uint64
+	parentTID  uint64
+	exitSignal uint64
+	stack      uint64
+	stackSize  uint64
+	tls        uint64
+	setTID     uint64
+	setTIDSize uint64
+}
+
+// Clone makes a sibling of this stopped, single-threaded process: a copy, a
+// child of its parent, stopped in the same place and traced with the same
+// options. Its process number in the innermost namespace is tid, or any if
+// tid is 0 (clone3(2), CLONE_PARENT and set_tid).
+//
+// The error wraps EEXIST if the number is taken (also as a process group or
+// session), EPERM if we may not choose, EINVAL if it is out of range.
+func (e *Tracee) Clone(tid TID) (*Tracee, error) {
+	child, err := e.clone(tid)
+	if err != nil {
+		if tid != 0 {
+			return nil, fmt.Errorf("clone task %d as %d: %w", e.tid, tid, err)
+		}
+		return nil, fmt.Errorf("clone task %d: %w", e.tid, err)
+	}
+	return child, nil
+}
+
+func (e *Tracee) clone(tid TID) (child *Tracee, err error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	e.events = unix.PTRACE_O_TRACECLONE
+	defer func() {
+		e.events = 0
+		if !e.gone {
+			err = errors.Join(err, e.setOptions())
+		}
+	}()
+	if err := e.setOptions(); err != nil {
+		return nil, err
+	}
+	err = e.Inject(InjectOptions{}, func(r *Remote) error {
+		p := r.Program()
+		args := cloneArgs{flags: unix.CLONE_PARENT}
+		if tid != 0 {
+			args.setTID, args.setTIDSize = uint64(p.Bytes(words(uint64(tid)))), 1
+		}
+		at := p.Bytes(words(args.flags, args.pidfd, args.childTID, args.parentTID, args.exitSignal,
+			args.stack, args.stackSize, args.tls, args.setTID, args.setTIDSize))
+		p.Call(unix.SYS_CLONE3, Ptr(at), Imm(80))
+		if err := p.Run(); err != nil {
+			return err
+		}
+		child, err = r.adopt()
+		return err
+	})
+	return child, err
+}
+
+// adopt takes over the process that r's task has just cloned. It came
+// attached, and with a copy of the whole loan, which it gives back on its own
+// account.
+func (r *Remote) adopt() (*Tracee, error) {
+	e := r.e
+	c := &Tracee{t: e.t, tid: r.newTID, leader: r.newTID, opt: e.opt, suspended: e.suspended, events: e.events, boot: e.boot}
+	e.t.tracees[c.tid] = c
+	stop, err := c.waitNext(-1)
+	if err == nil && stop.Gone() {
+		err = ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	loan := *r
+	loan.e, loan.held, loan.boot = c, nil, bootKey{c.leader, r.boot.addr}
+	e.t.boots[loan.boot] = true
+	loan.undo = loan.at.undo.End // the copies of registered calls are not its to make
+	if err := loan.giveBack(false); err != nil {
+		return nil, errors.Join(err, c.Kill())
+	}
+	c.events = 0
+	return c, c.setOptions()
+}

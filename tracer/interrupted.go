@@ -1,0 +1,47 @@
+package tracer
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Interrupted begins a system call and interrupts it at once. What it returns
+// is the raw result: of a call that would have slept, usually one of the
+// kernel's internal -ERESTART numbers. With -516 (ERESTART_RESTARTBLOCK) the
+// kernel now knows how to go on with the call: a task that is let go with that
+// result and the call's number in its registers sleeps on for the rest.
+//
+// A stop that is asked for between the entry of a call and its first sleep is
+// as good as a signal that came during it (PTRACE_INTERRUPT, ptrace(2)).
+func (r *Remote) Interrupted(nr uintptr, args ...uint64) (int64, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	result, err := r.interrupted(uint64(nr), args)
+	r.trace(uint64(nr), args, uint64(result), err)
+	return result, r.e.fault(fmt.Sprintf("interrupt %s in", syscallName(uint64(nr))), err)
+}
+
+func (r *Remote) interrupted(nr uint64, args []uint64) (int64, error) {
+	e := r.e
+	if err := e.setRegs(r.final.Regs.calling(r.at.code.Start+stubCall, nr, args...)); err != nil {
+		return 0, err
+	}
+	if err := r.drive(unix.PTRACE_SYSCALL); err != nil { // its entry
+		return 0, err
+	}
+	if err := e.Interrupt(); err != nil {
+		return 0, err
+	}
+	if err := r.drive(unix.PTRACE_SYSCALL); err != nil { // its exit
+		return 0, err
+	}
+	regs, err := e.getRegs()
+	if err != nil {
+		return 0, err
+	}
+	result := regs.Result()
+	regs.Orig_rax = noSyscall // else the kernel would make it again in the stub
+	return result, e.setRegs(regs)
+}

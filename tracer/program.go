@@ -1,0 +1,353 @@
+package tracer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Arg is an argument of a system call in a program: an Imm, an FD, a *Row
+// (what that earlier call returned) or a Cell.
+type Arg interface {
+	// word returns what stands in the row, and whether that is the address
+	// of the argument and not the argument.
+	word() (w uint64, cell bool)
+}
+
+// Imm is an argument that is known beforehand.
+type Imm uint64
+
+// Cell is the address of 8 bytes in the task that will hold the argument. A
+// call that takes an int looks at the first 4 of them.
+type Cell Addr
+
+// Int is Imm for a signed number.
+func Int(v int) Imm { return Imm(int64(v)) }
+
+// Ptr is Imm for an address.
+func Ptr(a Addr) Imm { return Imm(a) }
+
+func (i Imm) word() (uint64, bool)  { return uint64(i), false }
+func (f FD) word() (uint64, bool)   { return uint64(int64(f)), false }
+func (c Cell) word() (uint64, bool) { return uint64(c), true }
+
+func (row *Row) word() (uint64, bool) {
+	if row.state == rowDone {
+		return row.result, false
+	}
+	return uint64(row.addr + rowResult), true
+}
+
+func immediates(words []uint64) []Arg {
+	args := make([]Arg, len(words))
+	for i, w := range words {
+		args[i] = Imm(w)
+	}
+	return args
+}
+
+// A Row is one system call of a program.
+type Row struct {
+	p      *Program
+	nr     uint64
+	args   []Arg
+	ctl    uint64
+	addr   Addr // in the row table, while its part of the program runs
+	state  rowState
+	result uint64
+}
+
+type rowState uint8
+
+const (
+	rowPending rowState = iota
+	rowDone
+	rowFailed
+)
+
+// rowStore stands for the number of a row that makes no call.
+const rowStore = ^uint64(0)
+
+var errNotRun = errors.New("call has not been made")
+
+// Tolerate lets the program go on if this call fails. Err tells.
+func (row *Row) Tolerate() *Row {
+	row.ctl |= ctlTolerate
+	return row
+}
+
+// Full repeats a call of the shape of read, write, pread64 or pwrite64 (buffer
+// second, length third, offset fourth) with what remains until all bytes have
+// moved. If it returns 0 before that the program ends with ErrShort.
+func (row *Row) Full() *Row {
+	row.ctl |= ctlFull
+	return row
+}
+
+// Result is what the call returned: of a full transfer the sum of bytes.
+// It is 0 before the program has run.
+func (row *Row) Result() uint64 { return row.result }
+
+// FD is Result as a descriptor.
+func (row *Row) FD() FD { return FD(int32(row.result)) }
+
+// Err is nil if the call was made and succeeded, else a *CallError, ErrShort,
+// or an error that says that the program did not come this far.
+func (row *Row) Err() error {
+	switch {
+	case row.state == rowPending:
+		return errNotRun
+	case row.ctl&ctlStore != 0:
+		return nil
+	}
+	if errno := callErrno(row.result); errno != nil {
+		return row.callError(errno.(unix.Errno))
+	}
+	if row.state == rowFailed {
+		return fmt.Errorf("%s of %d bytes, %d done: %w", syscallName(row.nr), row.rawArg(2), row.result, ErrShort)
+	}
+	return nil
+}
+
+func (row *Row) callError(errno unix.Errno) error {
+	args := make([]uint64, len(row.args))
+	for i := range args {
+		args[i] = row.rawArg(i)
+	}
+	return &CallError{NR: row.nr, Name: syscallName(row.nr), Args: args, Row: slices.Index(row.p.rows, row), Errno: errno}
+}
+
+func (row *Row) rawArg(i int) uint64 {
+	if i >= len(row.args) {
+		return 0
+	}
+	w, _ := row.args[i].word()
+	return w
+}
+
+// A Program is a list of system calls that the task makes in one go. It ends
+// at the first error that is not tolerated.
+//
+// Strings, bytes and buffers lie in scratch memory. They stay until the
+// program has run and another one is begun (or SendFD called). Move moves
+// none of them.
+type Program struct {
+	r     *Remote
+	rows  []*Row
+	undos []*Undo
+	data  []part
+	err   error
+	ran   bool
+	inner bool
+}
+
+// Program begins a program. Run it, once; until then programs begun in
+// between share scratch memory with it.
+func (r *Remote) Program() *Program {
+	if r.dead {
+		panic("tracer: Remote used after its Inject")
+	}
+	if r.unrun == 0 {
+		r.data.reset()
+	}
+	r.unrun++
+	return &Program{r: r}
+}
+
+// begin is Program for a program of our own that holds no data.
+func (r *Remote) begin() *Program { return &Program{r: r, inner: true} }
+
+func (p *Program) add(row *Row) *Row {
+	row.p = p
+	p.rows = append(p.rows, row)
+	return row
+}
+
+// Call adds a system call with up to six arguments.
+func (p *Program) Call(nr uintptr, args ...Arg) *Row {
+	if len(args) > 6 {
+		panic("tracer: more than six arguments")
+	}
+	return p.add(&Row{nr: uint64(nr), args: args})
+}
+
+// Store adds a row that makes no call, but stores what into the 8 bytes at
+// to: a descriptor into a structure that a later call is given, say.
+func (p *Program) Store(to Addr, what Arg) *Row {
+	return p.add(&Row{nr: rowStore, args: []Arg{what, Ptr(to)}, ctl: ctlStore})
+}
+
+// Len is the number of rows added so far.
+func (p *Program) Len() int { return len(p.rows) }
+
+// Buffer reserves n bytes of undefined content, aligned to 16. After Run read
+// them with Remote.ReadMem. If memory for them cannot be had, Run says so.
+func (p *Program) Buffer(n uint64) Addr {
+	addr, err := p.r.alloc(n)
+	if err != nil {
+		p.err = errors.Join(p.err, err)
+	}
+	return addr
+}
+
+// Bytes places a copy of b in the task, aligned to 16.
+func (p *Program) Bytes(b []byte) Addr {
+	addr := p.Buffer(uint64(len(b)))
+	if p.err != nil {
+		return 0
+	}
+	if n := len(p.data); n > 0 {
+		last := &p.data[n-1]
+		if gap := uint64(addr) - uint64(last.addr) - uint64(len(last.data)); gap < dataAlign {
+			last.data = append(append(last.data, make([]byte, gap)...), b...)
+			return addr
+		}
+	}
+	p.data = append(p.data, part{addr, slices.Clone(b)})
+	return addr
+}
+
+// String places s and a zero byte in the task.
+func (p *Program) String(s string) Addr { return p.Bytes(append([]byte(s), 0)) }
+
+// Run has the task make the calls. The error is that of the first row that
+// failed (see Row.Err), ErrGone, a *FaultError, or says why the program could
+// not be run at all. A program that does not fit the row table is run in
+// pieces; the task stops in between.
+func (p *Program) Run() error {
+	r := p.r
+	if p.ran {
+		panic("tracer: Program run twice")
+	}
+	p.ran = true
+	if !p.inner {
+		r.unrun--
+		if err := r.ready(); err != nil {
+			return err
+		}
+	}
+	if p.err != nil {
+		return p.err
+	}
+	before, err := p.prepare()
+	if err != nil {
+		return err
+	}
+	fit := int(r.at.rows.Len() / rowSize)
+	for rows := p.rows; len(rows) > 0; {
+		n := min(fit, len(rows))
+		if err := p.runRows(rows[:n], before); err != nil {
+			return r.e.fault("run program in", err)
+		}
+		rows, before = rows[n:], nil
+	}
+	return nil
+}
+
+// prepare returns what is to be written ahead of the first rows: undo rows,
+// disarmed, and data.
+func (p *Program) prepare() ([]part, error) {
+	if len(p.undos) == 0 {
+		return p.data, nil
+	}
+	addr, err := p.r.reserveUndo(len(p.undos))
+	if err != nil {
+		return nil, err
+	}
+	var rows []byte
+	for i, u := range slices.Backward(p.undos) { // the last one lowest
+		u.addr = addr + Addr((len(p.undos)-1-i)*rowSize)
+		args := make([]uint64, len(u.args))
+		for j, a := range u.args {
+			if imm, ok := a.(Imm); ok {
+				args[j] = uint64(imm)
+			}
+		}
+		rows = append(rows, undoRow(harmless, args)...)
+	}
+	return append(p.r.undoParts(addr, rows), p.data...), nil
+}
+
+// runRows runs rows that fit the table.
+func (p *Program) runRows(rows []*Row, parts []part) error {
+	r := p.r
+	table := make([]byte, len(rows)*rowSize)
+	for i, row := range rows {
+		row.addr = r.at.rows.Start + Addr(i*rowSize)
+		row.encode(table[i*rowSize:])
+		if row.nr == unix.SYS_MREMAP {
+			r.moved = true
+		}
+	}
+	end := r.at.rows.Start + Addr(len(table))
+	cursor := words(uint64(r.at.rows.Start), uint64(end))
+	parts = append(slices.Clip(parts), part{r.at.rows.Start, table}, part{r.at.header.Start + headerRun, cursor})
+	if err := r.e.transfer(unix.ProcessVMWritev, parts); err != nil {
+		return err
+	}
+	if err := r.run(stubRun); err != nil {
+		return err
+	}
+	parts = []part{{r.at.header.Start + headerRun, cursor[:8]}, {r.at.rows.Start, table}}
+	if err := r.e.transfer(unix.ProcessVMReadv, parts); err != nil {
+		return err
+	}
+	done := int(binary.LittleEndian.Uint64(cursor)-uint64(r.at.rows.Start)) / rowSize
+	if done < 0 || done > len(rows) {
+		return fmt.Errorf("row cursor is damaged: %w", unix.ENOTRECOVERABLE)
+	}
+	for i, row := range rows[:min(done+1, len(rows))] {
+		row.result = binary.LittleEndian.Uint64(table[i*rowSize+rowResult:])
+		row.state = rowDone
+		if i == done {
+			row.state = rowFailed
+		}
+		r.traceRow(row)
+	}
+	if done < len(rows) {
+		return rows[done].Err()
+	}
+	return nil
+}
+
+// encode writes the row as the stub reads it. Results of calls that have been
+// made are known by now.
+func (row *Row) encode(b []byte) {
+	ctl := row.ctl
+	if ctl&ctlStore == 0 {
+		binary.LittleEndian.PutUint64(b, row.nr)
+	}
+	for i, a := range row.args {
+		w, cell := a.word()
+		if cell {
+			ctl |= 1 << i
+		}
+		binary.LittleEndian.PutUint64(b[rowArgs+8*i:], w)
+	}
+	binary.LittleEndian.PutUint64(b[rowCtl:], ctl)
+}
+
+// Syscall is a program of one call.
+func (r *Remote) Syscall(nr uintptr, args ...uint64) (uint64, error) {
+	if err := r.ready(); err != nil {
+		return 0, err
+	}
+	p := r.begin()
+	row := p.Call(nr, immediates(args)...)
+	err := p.Run()
+	return row.Result(), err
+}
+
+func (r *Remote) traceRow(row *Row) {
+	if r.e.t.Trace == nil || row.ctl&ctlStore != 0 {
+		return
+	}
+	args := make([]uint64, len(row.args))
+	for i := range args {
+		args[i] = row.rawArg(i)
+	}
+	r.trace(row.nr, args, row.result, callErrno(row.result))
+}
