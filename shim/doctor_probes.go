@@ -16,6 +16,7 @@ import (
 
 // probes lists everything doctor asks, the weightiest first. Those that need a process to try things on share one.
 func probes() []probe {
+	v := &victim{}
 	return []probe{
 		{
 			name: "kernel release", needed: true, since: "5.19",
@@ -28,6 +29,12 @@ func probes() []probe {
 			serves: "crshim run: the two calls reach the supervisor",
 			try:    "see the detail; under another listener (a container runtime, another crshim run) start crshim outside of it",
 			ask:    askListener,
+		},
+		{
+			name: "ptrace of a process of ours", needed: true,
+			serves: "looking into a process and rebuilding it",
+			try:    "sysctl kernel.yama.ptrace_scope=0 (or 1); in a container, a seccomp profile that allows ptrace",
+			ask:    v.askPtrace,
 		},
 		{
 			name: "process_vm_readv", needed: true, since: "3.2",
@@ -48,10 +55,22 @@ func probes() []probe {
 			ask:    askCheckpointRestore,
 		},
 		{
+			name: "rseq configuration by ptrace", needed: true, since: "5.13",
+			serves: "restartable sequences, which glibc registers in every thread",
+			try:    "boot a kernel of version 5.13 or later",
+			ask:    v.askRseq,
+		},
+		{
 			name: "pidfd_getfd", needed: true, since: "5.6",
 			serves: "taking the image's descriptor from the caller",
 			try:    "in a container, a seccomp profile that allows pidfd_open and pidfd_getfd",
 			ask:    askPidfdGetfd,
+		},
+		{
+			name: "processor state", needed: true,
+			serves: "vector registers, by ptrace as one XSAVE area",
+			try:    "a processor with XSAVE (any x86-64 of the last ten years)",
+			ask:    v.askXstate,
 		},
 		{
 			name:   "Yama lets us trace any process of ours",
@@ -65,6 +84,13 @@ func probes() []probe {
 			serves: "restart --pids keep, and /proc/PID/exe of a restored process",
 			try:    "CAP_CHECKPOINT_RESTORE (setcap cap_checkpoint_restore+ep crshim), or root",
 			ask:    askSetTID,
+		},
+		{
+			name:   "right to suspend a process's own seccomp filters",
+			since:  "4.3",
+			serves: "processes that have filters of their own",
+			try:    "CAP_SYS_ADMIN, and a crshim that is itself under no filter",
+			ask:    v.askSuspendSeccomp,
 		},
 		{
 			name:   "right to raise limits",

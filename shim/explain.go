@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
 )
@@ -81,7 +80,7 @@ func explainJSON(rows []fault.Entry) explainReport {
 	for _, row := range rows {
 		e := explainedError{Code: row.Code.String(), Summary: row.Summary(), Why: row.Why, Try: row.Try}
 		if row.Errno != 0 {
-			e.Errno = unix.ErrnoName(row.Errno)
+			e.Errno = fault.ErrnoName(row.Errno)
 		}
 		r.Errors = append(r.Errors, e)
 	}
@@ -92,7 +91,7 @@ func listErrors(w io.Writer, rows []fault.Entry) error {
 	for _, row := range rows {
 		errno := "-"
 		if row.Errno != 0 {
-			errno = unix.ErrnoName(row.Errno)
+			errno = fault.ErrnoName(row.Errno)
 		}
 		if _, err := fmt.Fprintf(w, "%-7v %-11s %s\n", row.Code, errno, row.Summary()); err != nil {
 			return err

@@ -66,7 +66,7 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupRun, newRunCommand())
+	add(groupRun, newRunCommand(), newCCCommand(), newCFlagsCommand())
 	add(groupLook, newInspectCommand(), newVerifyCommand())
 	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())
 	root.SetCompletionCommandGroupID(groupHelp)
