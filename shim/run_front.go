@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -18,9 +17,10 @@ import (
 // to the group it does to both; the front passes on what is sent to it alone, and stops and ends as CMD does.
 type front struct {
 	report  socket
+	parent  int32      // pid of the stage __parent
 	pid     procfs.PID // of CMD
 	pidfd   int        // of CMD, -1 before it has started
-	signals chan os.Signal
+	signals <-chan sentSignal
 
 	// While CMD is stopped by a signal, what the front's action for it was.
 	stoppedBy unix.Signal
@@ -46,8 +46,11 @@ func runCommand(log logConfig, command []string) (unix.WaitStatus, error) {
 	if err := errors.Join(unix.Close(self), dropInherited(1)); err != nil {
 		return 0, err
 	}
-	f := &front{report: ours, pidfd: -1, signals: make(chan os.Signal, 64)}
-	f.catch(start)
+	signals, err := catchSignals(start)
+	if err != nil {
+		return 0, err
+	}
+	f := &front{report: ours, pidfd: -1, signals: signals}
 	return f.mirror(supervisor)
 }
 
@@ -80,8 +83,8 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 					return 0, err
 				}
 			}
-		case sig := <-f.whenStarted():
-			if err := f.pass(sig.(unix.Signal)); err != nil {
+		case sent := <-f.whenStarted():
+			if err := f.pass(sent); err != nil {
 				return 0, err
 			}
 		case status := <-supervised:
@@ -126,7 +129,7 @@ func awaitChild(pid int, to chan<- unix.WaitStatus) {
 func (f *front) handle(a arrival) error {
 	switch a.Kind {
 	case noticeStarted:
-		f.pid, f.pidfd = procfs.PID(a.PID), a.fd
+		f.parent, f.pid, f.pidfd = int32(a.Parent), procfs.PID(a.PID), a.fd
 	case noticeStopped:
 		// Our handler of the signal gives way, so that the parent's signal stops us by the very signal that stopped CMD.
 		if a.Signal != unix.SIGSTOP && f.stoppedBy == 0 {
@@ -148,28 +151,8 @@ func (f *front) handle(a arrival) error {
 	return nil
 }
 
-// notPassed are signals that are not for CMD: those about our own children and descriptors, and the Go runtime's own. The
-// numbers 32 and 33 belong to the C library.
-var notPassed = map[unix.Signal]bool{
-	unix.SIGKILL: true, unix.SIGSTOP: true, unix.SIGCHLD: true, unix.SIGPIPE: true, unix.SIGURG: true, unix.SIGPROF: true, 32: true, 33: true,
-}
-
-// catch directs all signals but those to the channel. One that was ignored when crshim started stays so, for CMD
-// ignores it as well.
-func (f *front) catch(start startState) {
-	for sig := unix.Signal(1); sig <= 64; sig++ {
-		switch {
-		case notPassed[sig]:
-		case start.ignores(int(sig)):
-			signal.Ignore(sig)
-		default:
-			signal.Notify(f.signals, sig)
-		}
-	}
-}
-
 // whenStarted is the channel of signals once there is somebody to pass them to.
-func (f *front) whenStarted() <-chan os.Signal {
+func (f *front) whenStarted() <-chan sentSignal {
 	if f.pidfd < 0 {
 		return nil
 	}
@@ -177,20 +160,18 @@ func (f *front) whenStarted() <-chan os.Signal {
 }
 
 // pass gives CMD a signal that reached us and not it.
-func (f *front) pass(sig unix.Signal) error {
-	switch sig {
-	case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH:
-		// From the keys of the terminal: the whole process group has had it. Any other sender means us alone.
-		if inForeground() {
+func (f *front) pass(s sentSignal) error {
+	sig := unix.Signal(s.Sig)
+	switch {
+	case sig == unix.SIGHUP && !s.byProcess():
+		// The end of a terminal is told to its session leader, in whose place CMD would be, and to the foreground group.
+		if sid, err := unix.Getsid(0); err != nil || sid != os.Getpid() {
 			return nil
 		}
-	case unix.SIGTTIN, unix.SIGTTOU:
-		return nil // the kernel sends them to whole groups
-	case unix.SIGCONT:
-		// A shell continues the group; a CMD that has left it is still stopped.
-		if !f.commandStopped() {
-			return nil
-		}
+	case !s.byProcess():
+		return nil // from a key of the terminal: the whole process group has had it, and CMD is in it
+	case sig == unix.SIGCONT && s.PID == f.parent, sig == unix.SIGCONT && !f.commandStopped():
+		return nil // CMD goes on already; a shell continues the whole group
 	}
 	err := unix.PidfdSendSignal(f.pidfd, sig, nil, 0)
 	// It has ended, or has become another user: then the sender would not have been allowed either.

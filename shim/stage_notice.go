@@ -18,7 +18,8 @@ type notice struct {
 	Signal  unix.Signal     `json:",omitempty"` // of a stop
 	Status  unix.WaitStatus `json:",omitempty"` // of an end
 	Remain  bool            `json:",omitempty"` // at an end: other tasks live on
-	PID     int             `json:",omitempty"`
+	PID     int             `json:",omitempty"` // of CMD
+	Parent  int             `json:",omitempty"` // of the sender of noticeStarted
 	Failure *failure        `json:",omitempty"`
 }
 
@@ -26,7 +27,7 @@ type noticeKind string
 
 const (
 	noticeFailed    noticeKind = "failed"    // any stage to the front: the launch has failed
-	noticeStarted   noticeKind = "started"   // parent to front: PID, with its pidfd
+	noticeStarted   noticeKind = "started"   // parent to front: PID and Parent, with the pidfd of CMD
 	noticeStopped   noticeKind = "stopped"   // parent to front: CMD has stopped
 	noticeReady     noticeKind = "ready"     // front to parent: let me stop likewise
 	noticeContinued noticeKind = "continued" // parent to front: CMD goes on

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"syscall"
 
@@ -39,7 +40,7 @@ func beParent(config *stageConfig, command []string) error {
 		return err
 	}
 	p.pid = pid
-	if err := p.report.send(notice{Kind: noticeStarted, PID: pid}, pidfd); err != nil {
+	if err := p.report.send(notice{Kind: noticeStarted, PID: pid, Parent: os.Getpid()}, pidfd); err != nil {
 		return err
 	}
 	if err := unix.Close(pidfd); err != nil {
