@@ -53,13 +53,21 @@ ended() {
     done
 }
 
-# counter_pid PARENT: the pid of the counting program below a crshim run.
+# below PID: every process that descends from it.
+below() {
+    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
+        echo "$child"
+        below "$child"
+    done
+}
+
+# counter_pid PID: the counting program below a crshim run.
 counter_pid() {
     tries=0
     while :; do
-        for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
-            if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = test ]; then
-                echo "$child"
+        for descendant in $(below "$1"); do
+            if [ "$(cat "/proc/$descendant/comm" 2>/dev/null)" = test ]; then
+                echo "$descendant"
                 return
             fi
         done
