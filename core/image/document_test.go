@@ -10,11 +10,11 @@ import (
 
 func TestWriteDocNamesEveryField(t *testing.T) {
 	var b strings.Builder
-	if err := WriteDoc(&b, table); err != nil {
+	if err := WriteDoc(&b, withTails); err != nil {
 		t.Fatal(err)
 	}
 	doc := b.String()
-	for _, s := range table.Specs() {
+	for _, s := range withTails.Specs() {
 		head := fmt.Sprintf("\n### %v %s\n", s.Kind, s.Name)
 		_, section, ok := strings.Cut(doc, head)
 		if !ok {
@@ -33,6 +33,11 @@ func TestWriteDocNamesEveryField(t *testing.T) {
 		}
 		if s.Trailer != nil && !strings.Contains(section, s.Trailer.Doc) {
 			t.Errorf("section of %s lacks its trailer", s.Name)
+		}
+	}
+	for _, want := range []string{"| +8 | 8 | each: End | | uint64 |", "| n × 24 | List |", "A restart may leave it out."} {
+		if !strings.Contains(doc, want) {
+			t.Errorf("nothing says %q", want)
 		}
 	}
 	if err := WriteDoc(full{}, table); !errors.Is(err, fs.ErrClosed) {

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -299,183 +297,6 @@ func TestEndOfImage(t *testing.T) {
 	}
 }
 
-// The trailer belongs to its record: no more can be read, and what is left is
-// stepped over.
-func TestRaw(t *testing.T) {
-	tree := func() *Reader {
-		r := NewReader(NewStreamSource(bytes.NewReader(sample(t, 2))), table)
-		for {
-			rec, err := r.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if rec.Kind == KindTree {
-				if rec.Trailer != 32 {
-					t.Fatalf("trailer of %d bytes", rec.Trailer)
-				}
-				return r
-			}
-		}
-	}
-	r := tree()
-	b, err := r.Raw(32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if pids, err := DecodePIDs(b); err != nil || len(pids) != 2 || pids[1].VPID != 2 || pids[1].VPPID != 1 {
-		t.Errorf("pids %v, %v", pids, err)
-	}
-	if _, err := r.Raw(1); err == nil {
-		t.Error("a byte behind the trailer can be read")
-	}
-	for _, n := range []int{33, -1, 1 << 40} {
-		if _, err := tree().Raw(n); err == nil {
-			t.Errorf("%d bytes of a trailer of 32 can be read", n)
-		}
-	}
-	r = tree()
-	if _, err := r.Raw(5); err != nil {
-		t.Error(err)
-	}
-	if _, _, err := Expect[Task](r); err != nil {
-		t.Errorf("after a part of the trailer: %v", err)
-	}
-}
-
-func TestPagesAreMoved(t *testing.T) {
-	img := sample(t, 1, 3, 20, 1)
-	for _, kind := range []string{"file", "stream"} {
-		path := filepath.Join(t.TempDir(), "image")
-		if err := os.WriteFile(path, img, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		var src Source = NewStreamSource(f)
-		if kind == "file" {
-			if src, err = OpenSource(f); err != nil {
-				t.Fatal(err)
-			}
-		}
-		r := NewReader(src, table)
-		var got []byte
-		runs := 0
-		err = Walk(r, func(_ int, rec *Record) error {
-			if rec.Kind != KindPageArray || rec.Trailer == 0 {
-				return nil
-			}
-			if err := r.Pages(1, nil); err == nil {
-				t.Errorf("%s: contents can be read before the addresses", kind)
-			}
-			return nil
-		})
-		if err == nil {
-			t.Errorf("%s: misuse did not stick", kind)
-		}
-
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			t.Fatal(err)
-		}
-		src = NewStreamSource(f)
-		if kind == "file" {
-			if src, err = OpenSource(f); err != nil {
-				t.Fatal(err)
-			}
-		}
-		r = NewReader(src, table)
-		err = Walk(r, func(_ int, rec *Record) error {
-			if rec.Kind != KindPageArray || rec.Trailer == 0 {
-				return nil
-			}
-			addrs, err := r.Addrs()
-			if err != nil {
-				return err
-			}
-			if !slices.Equal(addrs, addresses(0x400000, len(addrs))) {
-				t.Errorf("%s: addresses %#x", kind, addrs)
-			}
-			// Contents come in two pieces: one page, then the rest.
-			for _, n := range []int{1, len(addrs) - 1} {
-				var in io.Reader = f
-				if kind == "file" {
-					in = io.NewSectionReader(f, r.Offset(), int64(n*PageSize))
-				}
-				m := &memory{r: in}
-				if err := r.Pages(uint64(n), m); err != nil {
-					return err
-				}
-				got = append(got, m.data...)
-			}
-			if err := r.Pages(1, nil); err == nil {
-				t.Errorf("%s: a page more than there are can be read", kind)
-			}
-			r.err = nil // that was on purpose
-			runs++
-			return nil
-		})
-		if err != nil || runs != 3 {
-			t.Errorf("%s: %d runs, %v", kind, runs, err)
-		}
-		if want := slices.Concat(page(3, 0), page(20, 1), page(1, 2)); !bytes.Equal(got, want) {
-			t.Errorf("%s: pages differ", kind)
-		}
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// A Mover that lies about what it moved is found out by the checksum.
-func TestMovedPagesAreSummed(t *testing.T) {
-	img := sample(t, 1, 2)
-	in := bytes.NewReader(img)
-	r := NewReader(NewStreamSource(in), table)
-	err := Walk(r, func(_ int, rec *Record) error {
-		if rec.Kind != KindPageArray || rec.Trailer == 0 {
-			return nil
-		}
-		if _, err := r.Addrs(); err != nil {
-			return err
-		}
-		m := &memory{r: in}
-		err := r.Pages(2, m)
-		_ = r.Drain()
-		if err == nil && r.err != nil {
-			return r.err
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	in = bytes.NewReader(img)
-	r = NewReader(NewStreamSource(in), table)
-	err = Walk(r, func(_ int, rec *Record) error {
-		if rec.Kind != KindPageArray || rec.Trailer == 0 {
-			return nil
-		}
-		if _, err := r.Addrs(); err != nil {
-			return err
-		}
-		return r.Pages(2, &liar{memory{r: in}})
-	})
-	if !errors.Is(err, ErrSum) {
-		t.Errorf("staged pages that differ from the image: %v", err)
-	}
-}
-
-// liar reports other contents than it moved.
-type liar struct{ memory }
-
-func (l *liar) Digest(n int64, h io.Writer) error {
-	_, err := h.Write(make([]byte, n))
-	return err
-}
-
 func TestRemoteError(t *testing.T) {
 	for _, begun := range []bool{false, true} {
 		var out bytes.Buffer
@@ -491,7 +312,7 @@ func TestRemoteError(t *testing.T) {
 		}
 		_, err := names(out.Bytes())
 		var remote *RemoteError
-		if !errors.As(err, &remote) || remote.Record != want || !typed(err) {
+		if !errors.As(err, &remote) || remote.Record != want || !typed(err) || !strings.HasSuffix(err.Error(), ": disk full") {
 			t.Errorf("begun %v: %v", begun, err)
 		}
 		r := NewReader(NewStreamSource(bytes.NewReader(out.Bytes())), table)
@@ -504,6 +325,20 @@ func TestRemoteError(t *testing.T) {
 		}
 		if _, _, err := Expect[Task](r); !errors.As(err, &remote) {
 			t.Errorf("begun %v: Expect = %v", begun, err)
+		}
+	}
+}
+
+func TestFormatErrorText(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&FormatError{Offset: 7, Reason: "odd"}, "invalid image: at offset 7: odd"},
+		{&FormatError{Offset: 7, Kind: KindVMA, Name: "VMA", Reason: "odd"}, "invalid image: VMA record at offset 7: odd"},
+	} {
+		if tt.err.Error() != tt.want {
+			t.Errorf("got %q, want %q", tt.err, tt.want)
 		}
 	}
 }

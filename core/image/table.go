@@ -15,8 +15,8 @@ type Table struct {
 }
 
 // NewTable checks rows and makes a table of them. It refuses a row whose
-// struct breaks the rules of Row, two rows of one kind, name or type, and a
-// section with two rows that open it.
+// struct breaks the rules of Row or whose section is unknown, and two rows of
+// one kind, name or type.
 func NewTable(specs ...Spec) (*Table, error) {
 	t := &Table{
 		specs:  slices.Clone(specs),
@@ -35,6 +35,8 @@ func NewTable(specs ...Spec) (*Table, error) {
 			errs = append(errs, fmt.Errorf("row %s: kind %v is not positive", s.Name, s.Kind))
 		case s.Name == "" || s.Doc == "":
 			errs = append(errs, fmt.Errorf("row of kind %v lacks a name or a sentence", s.Kind))
+		case s.Section >= nSections || s.Occurs >= nOccurs:
+			errs = append(errs, fmt.Errorf("row %s: %v or %v is unknown", s.Name, s.Section, s.Occurs))
 		case t.byKind[s.Kind] != nil:
 			errs = append(errs, fmt.Errorf("rows %s and %s are both of kind %v", t.byKind[s.Kind].Name, s.Name, s.Kind))
 		case t.byType[s.Type] != nil:

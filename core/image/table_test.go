@@ -49,6 +49,8 @@ func TestNewTableRefusesBadRows(t *testing.T) {
 		{"least length", Row[good](6100, "X", InTask, "d", MinLen(9)), "least length"},
 		{"kind 0", Row[good](0, "X", InTask, "d"), "not positive"},
 		{"negative kind", Row[good](-5, "X", InTask, "d"), "not positive"},
+		{"no section", Row[good](6100, "X", 99, "d"), "section 99"},
+		{"no number", Row[good](6100, "X", InTask, "d", Times(99)), "occurs 99"},
 		{"no name", Row[good](6100, "", InTask, "d"), "lacks a name"},
 		{"no sentence", Row[good](6100, "X", InTask, ""), "lacks a name"},
 		{"kind taken", Row[good](KindVMA, "X", InTask, "d"), "both of kind"},
@@ -65,6 +67,15 @@ func TestNewTableRefusesBadRows(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.bad)
 		}
 	}
+}
+
+func TestMustTablePanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("a bad table does not panic")
+		}
+	}()
+	MustTable(Row[uint64](6100, "X", InTask, "d"))
 }
 
 func TestTableLookup(t *testing.T) {

@@ -1,10 +1,51 @@
 package image
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 )
+
+// Raw reads the next n bytes of the present record's trailer. It fails if
+// that holds fewer. Memory is taken as bytes arrive.
+func (r *Reader) Raw(n int) ([]byte, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
+	if n < 0 || int64(n) > r.trailer {
+		return nil, r.stick(fmt.Errorf("read image: %d raw bytes wanted, and the record has %d", n, r.trailer))
+	}
+	var b bytes.Buffer
+	err := r.pass(int64(n), &b)
+	return b.Bytes(), err
+}
+
+// discard reads past what the caller left of the present trailer.
+func (r *Reader) discard() error { return r.pass(r.trailer, io.Discard) }
+
+// pass reads n bytes of the trailer into w in pieces, and sums them.
+func (r *Reader) pass(n int64, w io.Writer) error {
+	if n == 0 {
+		return nil
+	}
+	piece := make([]byte, min(n, readAhead))
+	for n > 0 {
+		b := piece[:min(n, int64(len(piece)))]
+		if err := r.full(b); err != nil {
+			return err
+		}
+		r.trailer -= int64(len(b))
+		n -= int64(len(b))
+		if err := r.add(b); err != nil {
+			return err
+		}
+		if _, err := w.Write(b); err != nil {
+			return r.stick(fmt.Errorf("read image: %w", err))
+		}
+	}
+	return nil
+}
 
 // Addrs returns the addresses of the run of pages that Next has just
 // returned. The contents follow: see Pages.
