@@ -75,7 +75,7 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 			case a.Kind == noticeEnded:
 				// With nothing left of the job the supervisor ends too, and nothing of ours outlives this process.
 				if !a.Remain && supervised != nil {
-					<-supervised
+					f.noteEnd(<-supervised)
 				}
 				return a.Status, failed
 			default:
@@ -89,10 +89,15 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 			}
 		case status := <-supervised:
 			supervised = nil
-			if status.Signaled() {
-				printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
-			}
+			f.noteEnd(status)
 		}
+	}
+}
+
+// noteEnd says so if the supervisor was killed: the calls of CMD fail without another reason.
+func (f *front) noteEnd(supervisor unix.WaitStatus) {
+	if supervisor.Signaled() {
+		printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
 	}
 }
 

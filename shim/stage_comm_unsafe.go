@@ -2,7 +2,10 @@ package shim
 
 import "unsafe"
 
-var comm = [16]byte{'c', 'r', 's', 'h', 'i', 'm'}
+// commOfStages is the name by which ps shows the stages.
+const commOfStages = "crshim"
 
-// commName is the name of our processes as prctl(PR_SET_NAME) takes it.
-func commName() uintptr { return uintptr(unsafe.Pointer(&comm)) }
+var comm = append([]byte(commOfStages), 0)
+
+// commName is that name as prctl(PR_SET_NAME) takes it.
+func commName() uintptr { return uintptr(unsafe.Pointer(&comm[0])) }

@@ -85,7 +85,7 @@ func serve(listener *seccomp.Listener, log *callLog) error {
 
 // newDispatcher connects the table of calls with the log.
 func newDispatcher(log *callLog) *syscalls.Dispatcher {
-	return &syscalls.Dispatcher{Trace: log.trace(), Warn: log.warn}
+	return &syscalls.Dispatcher{Engine: newEngine(log.Warnf), Trace: log.trace(), Warn: log.warn}
 }
 
 // requestOf puts a notification into the words of package syscalls.

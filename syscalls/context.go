@@ -2,10 +2,11 @@ package syscalls
 
 import (
 	"errors"
-	"github.com/crshim/crshim/core"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core"
 )
 
 // ErrAnswered says that the caller already has its answer.
@@ -37,6 +38,9 @@ func (c *Context) Ulong(i int) uint64 {
 // Answer ends the caller's wait with -errno, before the handler returns. Its first use is the only one: later ones
 // return ErrAnswered. With Valid and TID it is what core needs to know of a caller.
 func (c *Context) Answer(errno unix.Errno) error { return c.answer(Fail(errno)) }
+
+// errRestartNoIntr is ERESTARTNOINTR of include/linux/errno.h: the kernel makes the call again, and user space sees nothing.
+const errRestartNoIntr = unix.Errno(513)
 
 func (c *Context) answer(o Outcome) error {
 	if c.answered.Swap(true) {

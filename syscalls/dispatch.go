@@ -3,12 +3,12 @@ package syscalls
 import (
 	"errors"
 	"fmt"
-	"github.com/crshim/crshim/core"
 	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
 )
 

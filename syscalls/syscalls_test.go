@@ -152,8 +152,8 @@ func TestServe(t *testing.T) {
 			want: Fail(unix.EINTR), trace: "= -1 ENOSPC (No space left on device) <", warns: 1,
 		},
 		"made again": {
-			handle: func(c *Context) (int64, error) { return 5, c.Answer(513) },
-			want:   Fail(513), trace: "= 5 <",
+			handle: func(c *Context) (int64, error) { return 5, c.Answer(errRestartNoIntr) },
+			want:   Fail(errRestartNoIntr), trace: "= 5 <",
 		},
 		"panic": {
 			handle: func(*Context) (int64, error) { panic("of the handler") },

@@ -5,7 +5,7 @@
  *   loop FILE     crgetid() until FILE exists, then the last errno and "done"
  *   crowd N FILE  N processes in that loop; the sum of those that ended well, as "N done"
  *   state         what a process inherits: signal dispositions and mask, groups, limits, descriptors, arguments, environment
- *   signals       counts SIGUSR1, SIGTERM, SIGHUP, SIGINT, SIGTSTP; prints the counts at SIGUSR2
+ *   signals       counts SIGUSR1, SIGTERM, SIGHUP, SIGINT, SIGTSTP; prints the counts at each signal, ends at SIGUSR2
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -129,9 +129,11 @@ static int signals(void)
 		sigaction(counting[i], &sa, NULL);
 	puts("ready");
 	fflush(stdout);
-	while (!count[SIGUSR2])
+	while (!count[SIGUSR2]) {
 		sigsuspend(&none);
-	printf("%d %d %d %d %d\n", count[SIGUSR1], count[SIGTERM], count[SIGHUP], count[SIGINT], count[SIGTSTP]);
+		printf("%d %d %d %d %d\n", count[SIGUSR1], count[SIGTERM], count[SIGHUP], count[SIGINT], count[SIGTSTP]);
+		fflush(stdout);
+	}
 	return 0;
 }
 
