@@ -3,6 +3,8 @@ package procfs
 import (
 	"bytes"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // Files of one value.
@@ -29,9 +31,22 @@ func (p *Proc) Personality() (uint32, error) {
 	return read(p, "personality", onlyLine(hex32))
 }
 
-// CoredumpFilter is the mask of core(5).
+// CoredumpFilter is the mask of core(5). It belongs to the memory: a zombie
+// and a kernel thread give ESRCH.
 func (p *Proc) CoredumpFilter() (uint32, error) {
-	return read(p, "coredump_filter", onlyLine(hex32))
+	const name = "coredump_filter"
+	data, err := p.readFile(name, 64)
+	if err != nil {
+		return 0, err
+	}
+	if len(data) == 0 { // the kernel prints nothing then
+		return 0, p.fault("read", name, unix.ESRCH)
+	}
+	mask, err := onlyLine(hex32)(data)
+	if err != nil {
+		return 0, fmt.Errorf("parse %s/%s: %w", p.in, name, err)
+	}
+	return mask, nil
 }
 
 // OOMScoreAdj is -1000 to 1000, proc_pid_oom_score_adj(5).

@@ -19,7 +19,7 @@
 // the lists of a running task (mappings, descriptors, threads, children) can
 // be a mixture of two moments. Who needs an exact answer stops the task first.
 // A zombie and a kernel thread have no mappings and no descriptors: the lists
-// are empty and the error is nil.
+// are empty and the error is nil, or wraps EACCES for an ordinary user.
 //
 // # Permission
 //

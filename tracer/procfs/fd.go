@@ -146,7 +146,7 @@ func (d *fdDirs) read(number int32) (FD, error) {
 		return FD{}, d.p.fault("stat", "fd/"+name, err)
 	}
 	f.Mode, f.Dev, f.Ino, f.Rdev = st.Mode, st.Dev, st.Ino, st.Rdev
-	f.Size, f.Nlink = st.Size, st.Nlink
+	f.Size, f.Nlink = st.Size, uint64(st.Nlink)
 
 	fd, err := unix.Openat(d.info, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -211,3 +211,34 @@ func TestManyFDs(t *testing.T) {
 		t.Errorf("found %d of %d", found, many)
 	}
 }
+
+func BenchmarkFDs(b *testing.B) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer null.Close()
+	for _, many := range []int{1000, 10000} {
+		b.Run(strconv.Itoa(many), func(b *testing.B) {
+			var fds []int
+			defer func() {
+				for _, fd := range fds {
+					unix.Close(fd)
+				}
+			}()
+			for range many {
+				fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 100)
+				if err != nil {
+					b.Fatal(err)
+				}
+				fds = append(fds, fd)
+			}
+			p := self(b)
+			for b.Loop() {
+				if list, err := p.FDs(); err != nil || len(list) < many {
+					b.Fatal(len(list), err)
+				}
+			}
+		})
+	}
+}

@@ -73,7 +73,7 @@ type Pagemap struct {
 }
 
 // Pagemap opens the page map of the process. It wants PTRACE_MODE_READ. The
-// Proc must stay open as long.
+// Proc must stay open as long. A zombie and a kernel thread give ESRCH.
 func (p *Proc) Pagemap() (*Pagemap, error) {
 	fd, err := p.open("pagemap", unix.O_RDONLY)
 	if err != nil {
@@ -175,8 +175,8 @@ func (q Query) masks() (inverted, all, anyOf PageCategory, ok bool) {
 	if q.AllOf&q.NoneOf != 0 || q.AnyOf != 0 && anyOf == 0 || q.NoneOf&content == content {
 		return 0, 0, 0, false
 	}
-	// An empty page counts as Written where a userfaultfd watches. It must
-	// not match even so: ScanAndProtect would leave a mark in its place.
+	// To the kernel an empty entry of a page table is Written. It must not
+	// match even so: ScanAndProtect would leave a mark in its place.
 	if anyOf == 0 {
 		anyOf = content &^ q.NoneOf
 	}
@@ -219,11 +219,17 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 				out.add(Range{Start: Addr(g.start), End: Addr(g.end)})
 			}
 		}
-		// Without progress the loop would not end, whatever the kernel does.
-		if arg.walkEnd <= arg.start {
-			return fmt.Errorf("PAGEMAP_SCAN stopped at %#x: %w", arg.walkEnd, unix.EIO)
+		if n < len(pm.regions) {
+			return nil // the walk came to its end
 		}
-		r.Start = Addr(arg.walkEnd)
+		// walk_end alone will not do: the kernel walks in steps of 512
+		// regions and, if the last step reaches the end, leaves the value of
+		// the step before there (do_pagemap_scan(), seen in 6.18).
+		next := max(Addr(arg.walkEnd), Addr(pm.regions[n-1].end))
+		if next <= r.Start {
+			return fmt.Errorf("PAGEMAP_SCAN stopped at %v: %w", next, unix.EIO)
+		}
+		r.Start = next
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ type pmScanArg struct {
 	flags             uint64
 	start             uint64
 	end               uint64
-	walkEnd           uint64 // out: where the walk stopped
+	walkEnd           uint64 // out: where the walk stopped, if vec was filled
 	vec               uint64
 	vecLen            uint64
 	maxPages          uint64

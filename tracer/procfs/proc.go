@@ -88,12 +88,13 @@ func (p *Proc) Alive() bool {
 
 // fault says what failed on which file of the task. Linux answers a lookup in
 // the directory of a reaped task with ENOENT, a read of an open file with
-// ESRCH: both become ErrGone, unless just this one file is missing.
+// ESRCH: both become ErrGone. While the task exists they mean that this file
+// is missing, or that there is nothing behind it (the memory of a zombie).
 func (p *Proc) fault(verb, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) && !p.Alive() {
+	if (errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT)) && !p.Alive() {
 		err = ErrGone
 	}
 	return fmt.Errorf("%s %s/%s: %w", verb, p.in, name, err)

@@ -146,3 +146,40 @@ func TestStranger(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryProcess reads all there is on this machine: no file may look
+// different from what the parsers expect.
+func TestEveryProcess(t *testing.T) {
+	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, err := listNumbers(fd, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for _, pid := range pids {
+		p, err := Open(PID(pid))
+		if errors.Is(err, ErrGone) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, reader := range readers {
+			err := reader(p)
+			if err == nil {
+				read++
+			} else if errors.Is(err, ErrFormat) {
+				t.Errorf("%s of process %d: %v", name, pid, err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if read < len(readers) {
+		t.Errorf("only %d files could be read", read)
+	}
+}

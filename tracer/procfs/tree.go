@@ -26,39 +26,39 @@ func (p *Proc) Threads() ([]PID, error) {
 // CONFIG_PROC_CHILDREN only (always with CONFIG_CHECKPOINT_RESTORE); without
 // them every process in /proc is asked for its parent.
 func (p *Proc) Children() ([]PID, error) {
-	kids, err := p.childrenFiles()
-	if errors.Is(err, unix.ENOENT) {
+	kids, told, err := p.childrenFiles()
+	if err == nil && !told {
 		return p.childrenScan()
 	}
 	return kids, err
 }
 
-func (p *Proc) childrenFiles() ([]PID, error) {
+// childrenFiles is false if the kernel has no such files.
+func (p *Proc) childrenFiles() (kids []PID, told bool, err error) {
 	threads, err := p.Threads()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var kids []PID
 	for _, tid := range threads {
 		dir := "task/" + strconv.Itoa(int(tid))
 		list, err := read(p, dir+"/children", parseChildren)
-		if errors.Is(err, unix.ENOENT) {
-			// Either this thread has ended, or the kernel has no such file.
-			if _, serr := p.StatLink(dir + "/stat"); errors.Is(serr, unix.ENOENT) {
-				continue
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+			_, err := p.StatLink(dir + "/stat")
+			if err == nil {
+				return nil, false, nil
 			}
-		}
-		// The thread, not the process, was gone while its file was open.
-		if errors.Is(err, ErrGone) && p.Alive() {
-			continue
+			if errors.Is(err, ErrGone) || !errors.Is(err, unix.ENOENT) {
+				return nil, false, err
+			}
+			continue // the thread has ended; its children are another's now
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		kids = append(kids, list...)
 	}
 	slices.Sort(kids)
-	return kids, nil
+	return slices.Compact(kids), true, nil
 }
 
 // childrenScan reads the stat of every process.
