@@ -108,7 +108,7 @@ func fdinfoField(line []byte) Field {
 }
 
 // fdDirs are the two directories that tell about descriptors, held open so
-// that each descriptor costs four system calls.
+// that a lookup has one name to resolve.
 type fdDirs struct {
 	p        *Proc
 	fd, info int

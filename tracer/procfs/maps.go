@@ -22,8 +22,8 @@ func (p *Proc) Maps() ([]Mapping, error) {
 }
 
 // Mappings lists the mappings from /proc/PID/smaps in rising order. The
-// kernel walks all page tables for it: tens of milliseconds per gigabyte that
-// is mapped with small pages.
+// kernel walks all page tables for it, so that it costs with the memory in
+// use, not just with the number of mappings.
 func (p *Proc) Mappings() ([]Mapping, error) {
 	return readExpect(p, "smaps", smapsExpect, parseSmaps)
 }
