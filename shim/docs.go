@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 )
@@ -19,7 +20,8 @@ var generated = []struct {
 	write func(io.Writer) error
 }{
 	{"errors.md", fault.WriteDoc},
-	{"image-format.md", func(w io.Writer) error { return image.WriteDoc(w, recordTable) }},
+	{"support.md", writeSupport},
+	{"image-format.md", func(w io.Writer) error { return image.WriteDoc(w, core.Records) }},
 }
 
 // newDocsCommand writes the generated pages. It is hidden: it serves `make generate`, not the users of crshim.

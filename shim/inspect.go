@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 )
@@ -43,11 +44,11 @@ input; it is read once, from front to back. What can be read of a damaged image 
 // inspection is an image as inspect and verify see it.
 type inspection struct {
 	Records []inspected
-	Machine *image.Machine // nil if the image says nothing about it
-	Head    *image.Head
-	Pages   uint64 // whose contents are in the image
-	Size    int64  // bytes from HEAD to TAIL, or to where reading ended
-	Whole   bool   // TAIL was reached and the checksum is right
+	FPU     *image.HeadArch
+	Machine *image.Machine // nil if the image says nothing about it, as that of 2009
+	Pages   uint64         // whose contents are in the image
+	Size    int64          // bytes from HEAD to TAIL, or to where reading ended
+	Whole   bool           // TAIL was reached and the checksum is right
 
 	pageSize int64
 	run      uint64 // pages met since the last mapping
@@ -71,7 +72,7 @@ func readImage(name string, stdin io.Reader, v *inspection) error {
 		return err
 	}
 	defer shut()
-	r := image.NewReader(src, recordTable)
+	r := image.NewReader(src, core.Records)
 	r.KeepUnknown = true
 	start := src.Offset()
 	err = image.Walk(r, func(depth int, rec *image.Record) error { return v.add(r, depth, rec) })
@@ -130,8 +131,8 @@ func imageFault(name string, err error) error {
 func (v *inspection) add(r *image.Reader, depth int, rec *image.Record) error {
 	row := inspected{Depth: depth, Name: rec.Name(), Kind: rec.Kind, Offset: rec.Offset, Parent: rec.Parent, Fields: image.Fields(rec.Value), Trailer: rec.Trailer}
 	switch value := rec.Value.(type) {
-	case *image.Head:
-		v.Head = value
+	case *image.HeadArch:
+		v.FPU = value
 	case *image.Machine:
 		v.Machine = value
 	case *image.PageArray:

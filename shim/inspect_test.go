@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/image"
 )
 
@@ -31,13 +33,25 @@ func (p pages) Digest(n int64, h io.Writer) error { return pages{h, p.mark}.Move
 func sampleImage(t *testing.T, change func(*image.Machine)) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w := image.NewWriter(&out, recordTable)
+	w := image.NewWriter(&out, core.Records)
 	var errs []error
 	put := func(parent uint32, rec any) { errs = append(errs, w.Put(parent, rec)) }
+	// What every task must have by rows of ours, without contents.
+	required := func(section image.Section) {
+		for _, spec := range core.Records.Specs() {
+			if spec.Kind.Own() && spec.Occurs == image.OncePerTask && spec.Section == section {
+				put(0, reflect.New(spec.Type).Interface())
+			}
+		}
+	}
 	head := image.Head{Magic: image.MagicHead, Major: 6, Minor: 18, Rev: image.Revision, Time: 1796000000, Flags: image.FlagCkpt}
 	copy(head.Release[:], "6.18.0")
 	put(0, &head)
-	machine := hostMachine()
+	here, err := core.ThisMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine := *here
 	put(0, &image.HeadArch{HasFXSR: 1, HasXsave: 1, XstateSize: uint16(machine.XsaveSize)})
 	if change != nil {
 		change(&machine)
@@ -47,7 +61,9 @@ func sampleImage(t *testing.T, change func(*image.Machine)) []byte {
 	errs = append(errs, w.Raw(image.EncodePIDs([]image.PIDs{{VPID: 3493, VTGID: 3493, VPPID: 1}})))
 	put(0, &image.Task{ExitSignal: 17, CommLen: image.CommLen})
 	put(0, image.Str{Text: "counter"})
+	required(image.InTask)
 	put(3493, &image.MM{MapCount: 2, StartCode: 0x400000, EndCode: 0x401000})
+	required(image.InMM)
 	put(0, &image.VMA{Type: image.VMAFile, Start: 0x400000, End: 0x403000, Flags: image.VMRead | image.VMExec | image.VMMayRead})
 	put(0, &image.FName{Name: "/bin/counter\x1b[31m"})
 	errs = append(errs, w.Pages([]uint64{0x400000, 0x401000}, pages{&out, 1}), w.Pages([]uint64{0x402000}, pages{&out, 2}), w.EndPages())
@@ -55,11 +71,14 @@ func sampleImage(t *testing.T, change func(*image.Machine)) []byte {
 	errs = append(errs, w.EndPages())
 	put(0, &image.MMContext{LDTEntrySize: 8})
 	put(3493, &image.Files{NFDs: 1})
+	required(image.InFiles)
 	put(0, &image.FDEntry{ObjRef: 1, FD: 3})
 	put(1, &image.FDData{Type: image.FDFile, Flags: 0o100002, Pos: 42})
 	put(0, &image.FName{Name: "/tmp/out"})
 	put(3493, &image.Thread{})
+	required(image.InThread)
 	put(3493, &image.CPU{IP: 0x400100})
+	required(image.InCPU)
 	errs = append(errs, w.Close())
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)

@@ -1,17 +1,15 @@
 package shim
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
 )
 
@@ -85,35 +83,37 @@ func (r verifyReport) write(w io.Writer) error {
 // verify compares an image that is whole with this machine.
 func (v *inspection) verify() ([]check, fault.List) {
 	checks := []check{{Name: "structure and checksum", OK: true, Detail: fmt.Sprintf("%d records, %s", len(v.Records), byteSize(v.Size))}}
-	var faults fault.List
-	say := func(name string, ok bool, detail string, code fault.Code) {
-		c := check{Name: name, OK: ok, Detail: detail}
-		if !ok {
-			c.Code = code.String()
-			faults = append(faults, &fault.Error{Code: code, Detail: detail})
-		}
-		checks = append(checks, c)
-	}
-	if m := v.Machine; m != nil {
-		host := hostMachine()
-		say("architecture", m.Arch == host.Arch, fmt.Sprintf("%s, here %s", cString(m.Arch[:]), cString(host.Arch[:])), fault.ImageArch)
-		say("page size", m.PageSize == host.PageSize, fmt.Sprintf("%d, here %d", m.PageSize, host.PageSize), fault.ImagePageSize)
-		lacking := m.XFeatures &^ host.XFeatures
-		say("processor state", lacking == 0, fmt.Sprintf("components %#x, here %#x", m.XFeatures, host.XFeatures), fault.ImageXsave)
-		vdsoSame := m.VdsoSize == 0 || m.VdsoSum == host.VdsoSum && m.VdsoSize == host.VdsoSize
-		say("vdso", vdsoSame, fmt.Sprintf("%d bytes, sum %016x; here %d bytes, sum %016x", m.VdsoSize, m.VdsoSum, host.VdsoSize, host.VdsoSum), fault.ImageVdso)
-		say("profile of the calls", m.CallProfile == host.CallProfile, strconv.Itoa(int(m.CallProfile)), fault.ImageProfile)
+	faults := fault.Flatten(v.machineFault())
+	machine := check{Name: "machine", OK: len(faults) == 0, Detail: v.machineDetail()}
+	if !machine.OK {
+		machine.Code, machine.Detail = faults[0].Code.String(), faults[0].Message()
 	}
 	missing, names := v.missingFiles()
-	detail := fmt.Sprintf("%d names", names)
-	if len(missing) > 0 {
-		detail = fmt.Sprintf("%d of %d names cannot be opened", len(missing), names)
-	}
-	files := check{Name: "files", OK: len(missing) == 0, Detail: detail}
+	files := check{Name: "files", OK: len(missing) == 0, Detail: fmt.Sprintf("%d names", names)}
 	if !files.OK {
-		files.Code = fault.FileOpen.String()
+		files.Code, files.Detail = fault.FileOpen.String(), fmt.Sprintf("%d of %d names cannot be opened", len(missing), names)
 	}
-	return append(checks, files), append(faults, missing...)
+	return append(checks, machine, files), append(faults, missing...)
+}
+
+// machineFault is what a restart would say before it looks at anything else.
+func (v *inspection) machineFault() error {
+	if v.Machine == nil || v.FPU == nil {
+		return &fault.Error{Code: fault.ImageUnsupported, Detail: "it does not say which machine it needs"}
+	}
+	own, err := core.ThisMachine()
+	if err != nil {
+		return &fault.Error{Code: fault.ImageUnsupported, Err: err}
+	}
+	return core.CheckMachine(v.FPU, v.Machine, own)
+}
+
+func (v *inspection) machineDetail() string {
+	m := v.Machine
+	if m == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, pages of %d bytes, processor state %#x, vdso %016x", unix.ByteSliceToString(m.Arch[:]), m.PageSize, m.XFeatures, m.VdsoSum)
 }
 
 // missingFiles looks for every file that the image names, from the root directory that it was saved with, and opens
@@ -157,38 +157,4 @@ func (rec inspected) path() string {
 		}
 	}
 	return ""
-}
-
-func cString(b []byte) string {
-	text, _, _ := bytes.Cut(b, []byte{0})
-	return string(text)
-}
-
-// vdso returns the code page that the kernel maps into every process, from our own memory. It is empty if there is none
-// (vdso=0 on the kernel's command line).
-func vdso() ([]byte, error) {
-	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(string(maps)) {
-		if !strings.HasSuffix(strings.TrimSpace(line), "[vdso]") {
-			continue
-		}
-		var start, end int64
-		if _, err := fmt.Sscanf(line, "%x-%x", &start, &end); err != nil {
-			return nil, fmt.Errorf("parse /proc/self/maps: %w", err)
-		}
-		mem, err := os.Open("/proc/self/mem")
-		if err != nil {
-			return nil, err
-		}
-		defer mem.Close()
-		code := make([]byte, end-start)
-		if _, err := mem.ReadAt(code, start); err != nil {
-			return nil, fmt.Errorf("read the vdso: %w", err)
-		}
-		return code, nil
-	}
-	return nil, nil
 }
