@@ -18,7 +18,7 @@ import (
 type logConfig struct {
 	Level  string
 	Format string
-	Trace  string // "" off, "-" standard error, else a file
+	Trace  string `json:",omitzero"` // "" off, "-" standard error, else a file
 }
 
 // The values of --log-format.

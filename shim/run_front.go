@@ -144,7 +144,11 @@ func (f *front) handle(a arrival) error {
 			}
 			f.stoppedBy, f.action = a.Signal, old
 		}
-		return f.report.send(notice{Kind: noticeReady, Seq: a.Seq})
+		err := f.report.send(notice{Kind: noticeReady, Seq: a.Seq})
+		if errors.Is(err, unix.EPIPE) {
+			return nil // CMD has ended meanwhile, and its parent: the notice of that is on its way
+		}
+		return err
 	case noticeContinued:
 		if f.stoppedBy != 0 {
 			if _, err := setSigaction(f.stoppedBy, f.action); err != nil {
@@ -175,7 +179,7 @@ func (f *front) pass(s sentSignal) error {
 		}
 	case !s.byProcess():
 		return nil // from a key of the terminal: the whole process group has had it, and CMD is in it
-	case sig == unix.SIGCONT && s.PID == f.parent, sig == unix.SIGCONT && !f.commandStopped():
+	case sig == unix.SIGCONT && s.PID == f.parent, sig == unix.SIGCONT && !isStopped(f.pid):
 		return nil // CMD goes on already; a shell continues the whole group
 	}
 	err := unix.PidfdSendSignal(f.pidfd, sig, nil, 0)
@@ -187,17 +191,6 @@ func (f *front) pass(s sentSignal) error {
 		return fmt.Errorf("pass %s on: %w", unix.SignalName(sig), err)
 	}
 	return nil
-}
-
-// commandStopped tells whether CMD is stopped now; a CMD that is gone is not.
-func (f *front) commandStopped() bool {
-	p, err := procfs.Open(f.pid)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = p.Close() }()
-	stat, err := p.Stat()
-	return err == nil && stat.State == 'T'
 }
 
 // dieBy kills this process by a signal that killed CMD, without a second core dump. It returns only if that fails.

@@ -202,7 +202,7 @@ func TestRunStops(t *testing.T) {
 				status = j.wait()
 			}
 			if status.ExitStatus() != 4 {
-				t.Errorf("status %#x, want exit 4", status)
+				t.Errorf("status %#x, want exit 4; standard error %q", status, j.stderr.String())
 			}
 		})
 	}

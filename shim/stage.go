@@ -33,10 +33,10 @@ var stages = map[string]func(*stageConfig, []string) error{
 
 // stageConfig is what a stage is told; it stands in the second argument. CMD and its arguments follow.
 type stageConfig struct {
-	Start  startState
-	Report socket // to the front
-	Front  int    // pidfd of the front, for __parent
-	Hand   socket // from __exec and __parent to __supervise
+	Start  startState `json:",omitzero"`
+	Report socket     // to the front
+	Front  int        `json:",omitzero"` // pidfd of the front, for __parent
+	Hand   socket     `json:",omitzero"` // from __exec and __parent to __supervise
 	Log    logConfig
 }
 

@@ -37,9 +37,9 @@ import "C"
 
 // startState is what a process inherits beside its descriptors and that the Go runtime changes. CMD is given it back.
 type startState struct {
-	Ignored uint64 // signals with SIG_IGN; bit n-1 for signal n
-	Blocked uint64 // signal mask
-	Closed  uint   // which of descriptors 0, 1, 2 were closed; bit n for n
+	Ignored uint64 `json:",omitzero"` // signals with SIG_IGN; bit n-1 for signal n
+	Blocked uint64 `json:",omitzero"` // signal mask
+	Closed  uint   `json:",omitzero"` // which of descriptors 0, 1, 2 were closed; bit n for n
 }
 
 func stateAtStart() startState {

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // parent is the parent process of CMD. The kernel lets a parent see the stops and the end of a child undisturbed only
@@ -96,7 +98,7 @@ func (p *parent) goOn() {
 	p.tell(notice{Kind: noticeContinued})
 }
 
-// obey stops the front when it is ready for it, unless CMD has gone on meanwhile.
+// obey stops the front when it is ready for it, unless CMD has gone on meanwhile, which wait may have yet to hear of.
 func (p *parent) obey() {
 	for {
 		r, _, err := p.report.receive()
@@ -107,7 +109,7 @@ func (p *parent) obey() {
 			return // the front is gone
 		}
 		p.mu.Lock()
-		if r.Kind == noticeReady && r.Seq == p.stops && p.stopped != 0 {
+		if r.Kind == noticeReady && r.Seq == p.stops && p.stopped != 0 && isStopped(procfs.PID(p.pid)) {
 			p.signalFront(p.stopped)
 		}
 		p.mu.Unlock()
@@ -147,3 +149,14 @@ func (p *parent) tell(r notice) { _ = p.report.send(r) }
 
 // signalFront likewise.
 func (p *parent) signalFront(sig unix.Signal) { _ = unix.PidfdSendSignal(p.front, sig, nil, 0) }
+
+// isStopped tells whether a process is stopped now, by a signal or by its tracer; one that is gone is not.
+func isStopped(pid procfs.PID) bool {
+	p, err := procfs.Open(pid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Close() }()
+	stat, err := p.Stat()
+	return err == nil && (stat.State == 'T' || stat.State == 't')
+}
