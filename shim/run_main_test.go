@@ -28,6 +28,11 @@ func TestMain(m *testing.M) {
 		_ = os.Unsetenv("CRSHIM_TEST_MAIN") // not for CMD
 		os.Exit(Main())
 	}
+	// What the caller of the tests has left open is none of theirs; a checkpoint would refuse it.
+	if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	status := m.Run()
 	if buildDir != "" {
 		_ = os.RemoveAll(buildDir)

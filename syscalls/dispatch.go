@@ -22,6 +22,7 @@ type Dispatcher struct {
 	Warn func(c *Context, call string, err error)
 
 	crids crids
+	turns turns
 }
 
 // Serve handles one request to its end. It returns when the caller has its result.
@@ -34,6 +35,7 @@ func (d *Dispatcher) Serve(r Request) {
 }
 
 func (d *Dispatcher) serve(call *Call, r Request) {
+	defer d.turns.take(r.TID)()
 	start := time.Now()
 	c := &Context{Request: r, Call: call, Engine: d.Engine, crids: &d.crids}
 	value, err := d.handle(c)

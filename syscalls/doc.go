@@ -20,7 +20,8 @@
 //
 // # Who runs what
 //
-// Serve runs on a goroutine of its own for each request; requests run side by side. A Context belongs to that one
+// Serve runs on a goroutine of its own for each request; requests run side by side, but those of one task follow each
+// other: a task may run on while the handler of its call still has to put something down. A Context belongs to that one
 // goroutine, except Answer, Answered and Valid, which any goroutine may call. A handler that panics costs its caller
 // an ENOSYS, and nobody else anything.
 //

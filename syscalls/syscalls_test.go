@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -216,5 +217,41 @@ func TestLastCRID(t *testing.T) {
 	}
 	if _, err := s.last(-1); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("no process: %v, want ESRCH", err)
+	}
+}
+
+// TestTurns has a task call again while the handler of its first call, which it has the answer of, is still busy. Another task
+// is served meanwhile.
+func TestTurns(t *testing.T) {
+	var d Dispatcher
+	answered, finish := make(chan struct{}), make(chan struct{})
+	var order []string // of the calls of task 7
+	request := func(tid procfs.PID, answer func()) Request {
+		return Request{TID: tid, Answer: func(Outcome) error { answer(); return nil }, Valid: func() error { return nil }}
+	}
+	first := &Call{Name: "first", Handle: func(c *Context) (int64, error) {
+		err := c.Answer(unix.EINTR)
+		<-finish
+		order = append(order, "first")
+		return 0, err
+	}}
+	second := &Call{Name: "second", Handle: func(*Context) (int64, error) {
+		order = append(order, "second")
+		return 0, nil
+	}}
+	other := &Call{Name: "other", Handle: func(*Context) (int64, error) { return 0, nil }}
+
+	var calls sync.WaitGroup
+	calls.Go(func() { d.serve(first, request(7, func() { close(answered) })) })
+	<-answered
+	calls.Go(func() { d.serve(second, request(7, func() {})) })
+	d.serve(other, request(8, func() {}))
+	close(finish)
+	calls.Wait()
+	if !slices.Equal(order, []string{"first", "second"}) {
+		t.Errorf("order %v", order)
+	}
+	if len(d.turns.last) != 0 {
+		t.Errorf("remembers ended calls: %v", d.turns.last)
 	}
 }
