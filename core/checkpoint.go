@@ -88,6 +88,7 @@ type checkpoint struct {
 	frozen  *task.Frozen   // the target; in a self-checkpoint the caller itself
 	view    *resource.View
 	bytes   int64
+	lent    bool // the target has a descriptor of ours
 	slept   time.Duration
 	sleptOK bool
 }
@@ -257,32 +258,41 @@ func (c *checkpoint) survey() (err error) {
 func (c *checkpoint) dump() error {
 	w := image.NewWriter(c.req.Out, Records)
 	e := c.frozen.Leader()
-	state, err := e.State()
-	if err != nil {
-		return err
-	}
-	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
+	err := e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
 		defer func() {
 			if errors.Is(err, unix.EPIPE) && !c.self() {
 				err = errors.Join(err, dropSIGPIPE(c.view, r))
 			}
 		}()
+		state, err := r.State()
+		if err != nil {
+			return err
+		}
 		fd, err := c.lendOutput(r)
 		if err != nil {
 			return err
 		}
-		s := resource.NewSaver(c.view, w, c.req.Out, fd, state, e, r)
+		s, err := resource.NewSaver(c.view, w, c.req.Out, fd, state, r)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
 		s.Slept, s.SleptOK = c.slept, c.sleptOK
 		if err := s.Ask(); err != nil {
 			return err
 		}
-		if err := writeHead(w, c.view, e); err != nil {
+		if err := writeHead(w, c.view); err != nil {
 			return err
 		}
 		if err := s.Dump(); err != nil {
 			return err
 		}
-		return w.Close()
+		if err := w.Close(); err != nil || !c.lent {
+			return err
+		}
+		p := r.Program()
+		p.Close(fd)
+		return p.Run()
 	})
 	c.bytes = w.Offset()
 	if err == nil {
@@ -319,7 +329,8 @@ func (c *checkpoint) lendOutput(r *tracer.Remote) (tracer.FD, error) {
 	if err != nil {
 		return -1, fmt.Errorf("lend the image to %s: %w", c.view.Name(), err)
 	}
-	return fd, r.Undo(unix.SYS_CLOSE, uint64(fd))
+	c.lent = true
+	return fd, nil
 }
 
 // lendLimit is from how much memory on lending the descriptor is worth it.

@@ -23,12 +23,12 @@ const profile = 13
 const arch = "x86_64"
 
 // writeHead writes all that comes before the first task.
-func writeHead(w *image.Writer, v *resource.View, e *tracer.Tracee) error {
+func writeHead(w *image.Writer, v *resource.View) error {
 	head, err := newHead()
 	if err != nil {
 		return err
 	}
-	machine, err := thisMachine(v, e)
+	machine, err := ThisMachine()
 	if err != nil {
 		return err
 	}
@@ -73,9 +73,8 @@ func kernelVersion(release string) (major, minor, patch uint16) {
 	return numbers[0], numbers[1], numbers[2]
 }
 
-// thisMachine says what an image depends on, as seen in a process of this
-// machine.
-func thisMachine(v *resource.View, e *tracer.Tracee) (*image.Machine, error) {
+// ThisMachine says what an image that is written here depends on.
+func ThisMachine() (*image.Machine, error) {
 	m := &image.Machine{
 		PageSize:    uint32(procfs.PageSize),
 		XsaveSize:   uint32(tracer.XstateSize()),
@@ -83,15 +82,11 @@ func thisMachine(v *resource.View, e *tracer.Tracee) (*image.Machine, error) {
 		CallProfile: profile,
 	}
 	copy(m.Arch[:], arch)
-	for i := range v.Mappings {
-		if vdso := &v.Mappings[i]; vdso.Special() == procfs.SpecialVDSO {
-			code := make([]byte, vdso.Len())
-			if err := e.ReadMem(vdso.Start, code); err != nil {
-				return nil, fmt.Errorf("read vdso of %s: %w", v.Name(), err)
-			}
-			m.VdsoSize, m.VdsoSum = uint32(len(code)), xxhash.Sum64(code)
-		}
+	code, err := resource.VDSO()
+	if err != nil {
+		return nil, err
 	}
+	m.VdsoSize, m.VdsoSum = uint32(len(code)), xxhash.Sum64(code)
 	return m, nil
 }
 
@@ -125,8 +120,7 @@ func readHead(r *image.Reader) (*image.HeadArch, *image.Machine, []image.PIDs, e
 }
 
 // CheckMachine refuses an image that this machine cannot run, without looking
-// at more than its head. VdsoSum is compared only if own is the machine record
-// of a process, which alone can see its vdso.
+// at more than its head.
 func CheckMachine(fpu *image.HeadArch, m, own *image.Machine) error {
 	wrong := func(code fault.Code, format string, args ...any) error {
 		return &fault.Error{Code: code, Object: "image", Detail: fmt.Sprintf(format, args...)}
@@ -142,7 +136,7 @@ func CheckMachine(fpu *image.HeadArch, m, own *image.Machine) error {
 		return wrong(fault.ImageXsave, "state components %#x", m.XFeatures&^own.XFeatures)
 	case fpu.HasFXSR != 1 || fpu.HasXsave != 1 || uint32(fpu.XstateSize) != m.XsaveSize:
 		return wrong(fault.ImageXsave, "%d bytes", fpu.XstateSize)
-	case own.VdsoSize != 0 && (m.VdsoSize != own.VdsoSize || m.VdsoSum != own.VdsoSum):
+	case m.VdsoSize != own.VdsoSize || m.VdsoSum != own.VdsoSum:
 		return wrong(fault.ImageVdso, "of %d bytes, here %d", m.VdsoSize, own.VdsoSize)
 	}
 	return nil

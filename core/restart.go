@@ -103,7 +103,10 @@ func (r *restart) decode() (err error) {
 	if r.fpu, r.machine, _, err = readHead(r.reader); err != nil {
 		return err
 	}
-	own := &image.Machine{PageSize: uint32(procfs.PageSize), XFeatures: tracer.XFeatures()}
+	own, err := ThisMachine()
+	if err != nil {
+		return err
+	}
 	return CheckMachine(r.fpu, r.machine, own)
 }
 
@@ -114,9 +117,15 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	// The view is taken before anything of ours is in the caller.
+	if r.view, err = resource.Look(r.tracee.TID(), true); err != nil {
+		return nil, errors.Join(err, r.giveUp(err))
+	}
+	defer r.view.Close()
 	err = r.tracee.Inject(tracer.InjectOptions{ScratchSize: scratchSize}, r.rebuild)
-	if r.view != nil {
-		r.view.Close()
+	if r.builder != nil {
+		// An unread part of the checksum no longer matters.
+		_ = errors.Join(r.reader.Close(), r.builder.Close())
 	}
 	if err != nil {
 		err = imageError(err)
@@ -151,17 +160,7 @@ func (r *restart) rebuild(rem *tracer.Remote) error {
 }
 
 func (r *restart) stage(rem *tracer.Remote) (err error) {
-	if r.view, err = resource.Look(r.tracee.TID(), true); err != nil {
-		return err
-	}
 	if err := r.checkCaller(); err != nil {
-		return err
-	}
-	own, err := thisMachine(r.view, r.tracee)
-	if err != nil {
-		return err
-	}
-	if err := CheckMachine(r.fpu, r.machine, own); err != nil {
 		return err
 	}
 	fd := r.inFD

@@ -61,10 +61,28 @@ func (t *Tracer) blank(opt BlankOptions) (*Tracee, error) {
 	if err := e.Interrupt(); err != nil {
 		return nil, errors.Join(err, e.Kill())
 	}
-	if stop, err := e.WaitStop(-1); err != nil || stop.Gone() {
-		return nil, errors.Join(err, ErrGone)
+	if err := e.waitBlank(); err != nil {
+		return nil, err
 	}
 	return e, nil
+}
+
+// waitBlank waits for the stop that was asked for. The report that execve is
+// nearly done may come before it: we are told of the end of the descriptor
+// that closes on exec a moment earlier. That one is inside of the call.
+func (e *Tracee) waitBlank() error {
+	for {
+		stop, err := e.WaitStop(-1)
+		switch {
+		case err != nil || stop.Gone():
+			return errors.Join(err, ErrGone)
+		case stop.Kind == EventStop:
+			return nil
+		}
+		if err := e.Cont(0); err != nil {
+			return err
+		}
+	}
 }
 
 // spawnBlank executes the blank program from a memfd. The child is one of

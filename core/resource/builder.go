@@ -33,6 +33,7 @@ type Builder struct {
 	// be begun again for what was left of it.
 	Interrupted *SleepingCall
 
+	memory   *tracer.Memory
 	in       *os.File    // the image, as we hold it
 	taskIn   tracer.FD   // the image, as the task holds it
 	seekable bool        // a regular file: contents can be read later than their record
@@ -56,15 +57,20 @@ type expectation struct {
 // make its cost vanish, and few enough that hashing keeps pace beside it.
 const fillLimit = 32 << 20
 
-// NewBuilder prepares to rebuild a task in place of the stopped caller.
+// NewBuilder prepares to rebuild a task in place of the stopped caller. The
+// builder must be closed.
 func NewBuilder(v *View, r *image.Reader, in *os.File, taskIn tracer.FD, source image.Source, e *tracer.Tracee, rem *tracer.Remote) (*Builder, error) {
+	memory, err := e.Memory()
+	if err != nil {
+		return nil, err
+	}
 	_, seekable := source.(*image.FileSource)
 	b := &Builder{
 		R: r, Caller: v, Tracee: e, Remote: rem,
 		Layout:  NewLayout(v.Mappings, addressSpace()),
 		Objects: object.NewLoaded(),
 		Warn:    func(string, ...any) {},
-		in:      in, taskIn: taskIn, seekable: seekable,
+		memory:  memory, in: in, taskIn: taskIn, seekable: seekable,
 		fds: newDescriptors(v, taskIn),
 	}
 	b.VPID = v.VPID()
@@ -74,6 +80,9 @@ func NewBuilder(v *View, r *image.Reader, in *os.File, taskIn tracer.FD, source 
 	b.Layout.Occupy(rem.Scratch())
 	return b, b.undoStage()
 }
+
+// Close ends the builder, once nothing reads the task's memory any more.
+func (b *Builder) Close() error { return b.memory.Close() }
 
 // undoStage registers what takes the whole stage back, whoever has to do it:
 // all that lies where the caller had nothing is dropped.
@@ -231,7 +240,7 @@ func (m *pageSink) Digest(n int64, h io.Writer) error {
 		return err
 	}
 	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
-		if err := m.b.Tracee.ReadMem(piece.Start, buf); err != nil {
+		if err := m.b.memory.Read(piece.Start, buf); err != nil {
 			return err
 		}
 		_, err := h.Write(buf)

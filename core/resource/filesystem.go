@@ -11,26 +11,16 @@ import (
 	"github.com/crshim/crshim/tracer"
 )
 
-// rootDirectory comes before everything that has a name: names begin at it.
-var rootDirectory = Part{
-	Name:    "root directory",
-	Support: Full,
-	Note:    "By name. Another one than the restarter's takes CAP_SYS_CHROOT.",
-	Records: []image.Spec{
-		image.Row[rootRecord](rootKind, "FS_ROOT", image.InTask, "root directory, as seen from that of the supervisor"),
-	},
-	Save:    func() Saving { return rootSave{} },
-	Restore: func() Restoring { return rootRestore{} },
-}
-
-// filesystem is where the task stands in the file system.
+// filesystem is where the task stands in the file system. It comes before
+// everything that has a name: names begin at the root directory.
 var filesystem = Part{
-	Name:    "working directory and umask",
+	Name:    "root and working directory, umask",
 	Support: Full,
-	Note:    "The directory by name.",
+	Note:    "The directories by name. Another root than the restarter's takes CAP_SYS_CHROOT.",
 	Records: []image.Spec{
-		image.Row[fsRecord](fsKind, "FS", image.InFiles, "file mode creation mask"),
-		image.Row[cwdRecord](cwdKind, "FS_CWD", image.InFiles, "working directory, as seen from the root directory"),
+		image.Row[fsRecord](fsKind, "FS", image.InTask, "file mode creation mask", image.Times(image.OncePerTask)),
+		image.Row[rootRecord](rootKind, "FS_ROOT", image.InTask, "root directory, as seen from that of the supervisor", image.Times(image.OncePerTask)),
+		image.Row[cwdRecord](cwdKind, "FS_CWD", image.InTask, "working directory, as seen from the root directory", image.Times(image.OncePerTask)),
 	},
 	Save:    func() Saving { return filesystemSave{} },
 	Restore: func() Restoring { return new(filesystemRestore) },
@@ -52,35 +42,15 @@ type rootRecord struct{ Path string }
 
 type cwdRecord struct{ Path string }
 
-type rootSave struct{ nothingToAsk }
-
-func (rootSave) Survey(v *View) fault.List {
-	if strings.HasSuffix(v.Root, " (deleted)") {
-		return fault.List{{Code: fault.RootUnreachable, Object: v.Name()}}
-	}
-	return nil
-}
-
-func (rootSave) Dump(s *Saver) error {
-	return s.W.Put(s.vpid(), &rootRecord{Path: s.Root})
-}
-
-type rootRestore struct{ nothingToCommit }
-
-func (rootRestore) Load(b *Builder) error {
-	root, _, err := image.Expect[rootRecord](b.R)
-	if err != nil {
-		return err
-	}
-	return b.useRoot(root.Path)
-}
-
 type filesystemSave struct{ nothingToAsk }
 
 func (filesystemSave) Survey(v *View) fault.List {
 	var list fault.List
 	if cwd, err := v.Proc.Link("cwd"); err != nil || strings.HasSuffix(cwd, " (deleted)") {
 		list = append(list, &fault.Error{Code: fault.DirectoryGone, Object: v.Name(), Err: err})
+	}
+	if strings.HasSuffix(v.Root, " (deleted)") {
+		list = append(list, &fault.Error{Code: fault.RootUnreachable, Object: v.Name()})
 	}
 	return list
 }
@@ -91,6 +61,9 @@ func (filesystemSave) Dump(s *Saver) error {
 		return err
 	}
 	if err := s.W.Put(s.vpid(), &fsRecord{Umask: s.Status.Umask}); err != nil {
+		return err
+	}
+	if err := s.W.Put(s.vpid(), &rootRecord{Path: s.Root}); err != nil {
 		return err
 	}
 	return s.W.Put(s.vpid(), &cwdRecord{Path: s.inRoot(cwd)})
@@ -107,6 +80,13 @@ func (r *filesystemRestore) Load(b *Builder) error {
 		return err
 	}
 	r.umask = fs.Umask & 0o777
+	root, _, err := image.Expect[rootRecord](b.R)
+	if err != nil {
+		return err
+	}
+	if err := b.useRoot(root.Path); err != nil {
+		return err
+	}
 	cwd, _, err := image.Expect[cwdRecord](b.R)
 	if err != nil {
 		return err

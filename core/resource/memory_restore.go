@@ -282,7 +282,7 @@ func (r *memoryRestore) clear(b *Builder, final procfs.Range) error {
 
 // stage maps the mapping, empty, with all its attributes.
 func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
-	p, object := b.Stage(), fmt.Sprintf("mapping %v", m.final)
+	object := fmt.Sprintf("mapping %v", m.final)
 	prot := m.prot()
 	flags := mapFixedNoReplace
 	if m.private() {
@@ -303,17 +303,13 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 	var row *tracer.Row
 	switch {
 	case m.vma.Type == image.VMAFile:
-		access := unix.O_RDONLY
-		if !m.private() && m.vma.Flags&image.VMMayWrite != 0 {
-			access = unix.O_RDWR
-		}
-		f, err := r.mapFile(b, m, access)
+		f, err := r.mapFile(b, m)
 		if err != nil {
 			return err
 		}
-		row = p.Mmap(m.at, prot, flags, f.arg(), m.vma.Pgoff*procfs.PageSize)
+		row = b.Stage().Mmap(m.at, prot, flags, f.fd, m.vma.Pgoff*procfs.PageSize)
 	case m.private():
-		row = p.Mmap(m.at, prot, flags|unix.MAP_ANONYMOUS, tracer.FD(-1), 0)
+		row = b.Stage().Mmap(m.at, prot, flags|unix.MAP_ANONYMOUS, tracer.FD(-1), 0)
 	default:
 		base, err := r.sharedObject(b, m)
 		if err != nil {
@@ -321,10 +317,11 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 		}
 		from := base.Start + procfs.Addr(m.vma.Pgoff*procfs.PageSize)
 		// An old size of 0 maps the same pages a second time (mremap(2)).
-		row = p.Mremap(procfs.Range{Start: from, End: from}, m.at.Len(), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, m.at.Start)
+		row = b.Stage().Mremap(procfs.Range{Start: from, End: from}, m.at.Len(), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, m.at.Start)
 		m.open = prot != unix.PROT_READ|unix.PROT_WRITE
 	}
 	b.Expect(row, fault.StageMemory, object)
+	p := b.Stage()
 	for _, a := range advice {
 		if m.vma.Flags&a.raw != 0 {
 			b.Expect(p.Madvise(m.at, a.advice), fault.StageMemory, object)
@@ -338,7 +335,11 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 }
 
 // mapFile opens the file of a mapping once for all mappings that need it.
-func (r *memoryRestore) mapFile(b *Builder, m *stagedMapping, access int) (*stagedFile, error) {
+func (r *memoryRestore) mapFile(b *Builder, m *stagedMapping) (*stagedFile, error) {
+	access := unix.O_RDONLY
+	if !m.private() && m.vma.Flags&image.VMMayWrite != 0 {
+		access = unix.O_RDWR
+	}
 	key := fmt.Sprintf("%d %s", access, m.path)
 	f := r.files[key]
 	if f == nil {
@@ -580,11 +581,12 @@ func (r *memoryRestore) loadSpecial(b *Builder, m *stagedMapping) error {
 			if !m.final.Contains(a) || addr%procfs.PageSize != 0 {
 				return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "page %v", a)
 			}
-			have := make([]byte, procfs.PageSize)
-			if err := b.Tracee.ReadMem(a-m.final.Start+own.Start, have); err != nil {
+			code, err := VDSO()
+			if err != nil {
 				return err
 			}
-			if !bytes.Equal(saved, have) {
+			at := uint64(a - m.final.Start)
+			if kind != procfs.SpecialVDSO || at >= uint64(len(code)) || !bytes.Equal(saved, code[at:at+procfs.PageSize]) {
 				return &fault.Error{Code: fault.ImageVdso, Object: string(kind)}
 			}
 		}

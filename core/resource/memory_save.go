@@ -255,11 +255,36 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if err := s.dumpGuards(d, pagemap, m); err != nil {
 		return err
 	}
+	if m.Special() == procfs.SpecialVDSO {
+		return s.dumpVDSO(d, m)
+	}
 	pages, err := s.worthSaving(d, pagemap, m)
 	if err != nil {
 		return err
 	}
-	if err := d.pages(pages); err != nil {
+	if err := d.pages(pages, m.Perms.Read); err != nil {
+		return err
+	}
+	return d.W.EndPages()
+}
+
+// dumpVDSO writes the contents as 2009 did; the reader compares them with its own.
+func (s *memorySave) dumpVDSO(d *Saver, m *procfs.Mapping) error {
+	code, err := VDSO()
+	if err != nil {
+		return err
+	}
+	var addrs []uint64
+	for a := m.Start; a < m.End; a += procfs.Addr(procfs.PageSize) {
+		addrs = append(addrs, uint64(a))
+	}
+	if uint64(len(code)) != m.Len() {
+		return fmt.Errorf("vdso has %d bytes here: %w", len(code), unix.EOPNOTSUPP)
+	}
+	if err := d.W.Pages(addrs, nil); err != nil {
+		return err
+	}
+	if err := d.W.Raw(code); err != nil {
 		return err
 	}
 	return d.W.EndPages()
@@ -296,8 +321,6 @@ func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, erro
 // hold: those that are neither zero nor still what the file says.
 func (s *memorySave) worthSaving(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
 	switch {
-	case m.Special() == procfs.SpecialVDSO:
-		return []procfs.Range{m.Range}, nil // as in 2009: the reader compares it with its own
 	case m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0:
 		return nil, nil // vvar: the kernel writes it
 	case isSharedAnon(m):

@@ -50,7 +50,7 @@ type Restoring interface {
 
 // Parts is the table of parts, in the order of the image: that of the 2009
 // code, with our own kinds in between.
-var Parts = []*Part{&identity, &rootDirectory, &memory, &filesystem, &files, &signals, &timers, &thread, &cpu}
+var Parts = []*Part{&identity, &filesystem, &memory, &files, &thread, &signals, &timers, &cpu}
 
 // Records returns the rows that all resources add to the image format.
 func Records() []image.Spec {
@@ -73,8 +73,3 @@ func (nothingToAsk) Ask(*Saver, *tracer.Program) {}
 type nothingToRefuse struct{}
 
 func (nothingToRefuse) Survey(*View) fault.List { return nil }
-
-// nothingToCommit is for parts that are in place once they are staged.
-type nothingToCommit struct{}
-
-func (nothingToCommit) Commit(*Builder, *tracer.Program) error { return nil }

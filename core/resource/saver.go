@@ -27,6 +27,7 @@ type Saver struct {
 	Slept   time.Duration
 	SleptOK bool
 
+	memory  *tracer.Memory
 	out     *os.File  // the image, as we hold it
 	taskOut tracer.FD // the image, as the task holds it; -1 if it must not write itself
 	parts   []Saving
@@ -38,13 +39,23 @@ const copyLimit = 64 << 12
 
 // NewSaver prepares to save a frozen task. taskOut is the image's descriptor
 // in the task itself, which then writes its memory without a copy; -1 has
-// every byte copied through us.
-func NewSaver(v *View, w *image.Writer, out *os.File, taskOut tracer.FD, state tracer.State, e *tracer.Tracee, r *tracer.Remote) *Saver {
-	s := &Saver{View: v, W: w, State: state, Tracee: e, Remote: r, Objects: object.NewSaved(), out: out, taskOut: taskOut}
+// every byte copied through us. The saver must be closed.
+func NewSaver(v *View, w *image.Writer, out *os.File, taskOut tracer.FD, state tracer.State, r *tracer.Remote) (*Saver, error) {
+	memory, err := r.Tracee().Memory()
+	if err != nil {
+		return nil, err
+	}
+	s := &Saver{View: v, W: w, State: state, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, out: out, taskOut: taskOut}
 	for _, p := range Parts {
 		s.parts = append(s.parts, p.Save())
 	}
-	return s
+	return s, nil
+}
+
+// Close ends the saver, once nothing reads the task's memory any more.
+func (s *Saver) Close() error {
+	_ = s.W.Drain() // what it can say, the writer has said already
+	return s.memory.Close()
 }
 
 // Ask runs one program in the task with all that the parts want to know.
@@ -73,14 +84,15 @@ func (s *Saver) Dump() error {
 func (s *Saver) vpid() uint32 { return uint32(s.PID) }
 
 // pages writes the contents of page ranges, in chunks that the format allows.
-func (s *Saver) pages(ranges []procfs.Range) error {
+// readable tells whether the task itself can read them.
+func (s *Saver) pages(ranges []procfs.Range, readable bool) error {
 	var addrs []uint64
 	var runs []procfs.Range
 	emit := func() error {
 		if len(addrs) == 0 {
 			return nil
 		}
-		err := s.W.Pages(addrs, &pageSource{s: s, runs: runs})
+		err := s.W.Pages(addrs, &pageSource{s: s, runs: runs, copied: !readable})
 		addrs, runs = addrs[:0], nil
 		return err
 	}
@@ -108,15 +120,16 @@ func (s *Saver) pages(ranges []procfs.Range) error {
 // pageSource moves the contents of one chunk from the frozen task's memory
 // into the image.
 type pageSource struct {
-	s    *Saver
-	runs []procfs.Range
+	s      *Saver
+	runs   []procfs.Range
+	copied bool // never written by the task itself
 }
 
 var _ image.Mover = (*pageSource)(nil)
 
 // Move has the task write its own memory; small chunks we copy.
 func (m *pageSource) Move(n int64) error {
-	if m.s.taskOut < 0 || n <= copyLimit {
+	if m.copied || m.s.taskOut < 0 || n <= copyLimit {
 		return m.copy(m.s.out)
 	}
 	p := m.s.Remote.Program()
@@ -134,7 +147,7 @@ func (m *pageSource) Digest(_ int64, h io.Writer) error { return m.copy(h) }
 
 func (m *pageSource) copy(w io.Writer) error {
 	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
-		if err := m.s.Tracee.ReadMem(piece.Start, buf); err != nil {
+		if err := m.s.memory.Read(piece.Start, buf); err != nil {
 			return fmt.Errorf("read memory %v: %w", piece, err)
 		}
 		_, err := w.Write(buf)

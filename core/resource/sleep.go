@@ -123,10 +123,14 @@ func (b *Builder) resumeSleep() error {
 		return nil
 	}
 	left := unix.NsecToTimespec(int64(call.Remaining))
-	raw := binary.LittleEndian.AppendUint64(nil, uint64(left.Sec))
-	raw = binary.LittleEndian.AppendUint64(raw, uint64(left.Nsec))
 	p := b.Remote.Program()
-	at := uint64(p.Bytes(raw))
+	timespec := p.Buffer(16)
+	p.Store(timespec, tracer.Imm(uint64(left.Sec)))
+	p.Store(timespec+8, tracer.Imm(uint64(left.Nsec)))
+	if err := p.Run(); err != nil {
+		return err
+	}
+	at := uint64(timespec)
 	args := []uint64{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9}
 	switch call.NR {
 	case unix.SYS_NANOSLEEP:
@@ -137,9 +141,6 @@ func (b *Builder) resumeSleep() error {
 		args[2] = uint64((call.Remaining + time.Millisecond - 1) / time.Millisecond)
 	case unix.SYS_FUTEX:
 		args[3] = at
-	}
-	if err := p.Run(); err != nil { // only to bring the time into the task
-		return err
 	}
 	result, err := b.Remote.Interrupted(uintptr(call.NR), args...)
 	if err != nil {
