@@ -52,6 +52,8 @@ type inspection struct {
 
 	pageSize int64
 	run      uint64 // pages met since the last mapping
+	item     int    // depth of the mapping or descriptor that records now belong to, 0 if none
+	last     int    // depth of the last record with a place of its own
 }
 
 // inspected is one record, or the pages of one mapping taken together.
@@ -129,6 +131,7 @@ func imageFault(name string, err error) error {
 
 // add takes one record. Runs of pages become one line for each mapping, which the empty run at their end closes.
 func (v *inspection) add(r *image.Reader, depth int, rec *image.Record) error {
+	depth = v.place(depth, rec)
 	row := inspected{Depth: depth, Name: rec.Name(), Kind: rec.Kind, Offset: rec.Offset, Parent: rec.Parent, Fields: image.Fields(rec.Value), Trailer: rec.Trailer}
 	switch value := rec.Value.(type) {
 	case *image.HeadArch:
@@ -151,6 +154,28 @@ func (v *inspection) add(r *image.Reader, depth int, rec *image.Record) error {
 		return v.addTasks(r, depth+1, rec, tree)
 	}
 	return nil
+}
+
+// place moves what belongs to one mapping or descriptor below it.
+func (v *inspection) place(depth int, rec *image.Record) int {
+	if rec.Spec == nil {
+		return depth
+	}
+	section := rec.Spec.Section
+	switch {
+	case rec.Kind == image.KindVMA || rec.Kind == image.KindFDEntry:
+		v.item = depth
+	case rec.Kind == image.KindPageArray && v.item > 0:
+		return v.item + 1
+	case section == image.Anywhere:
+		return v.last + 1
+	case rec.Spec.Opens || rec.Kind == image.KindMMContext || section != image.InMM && section != image.InFiles:
+		v.item = 0
+	case v.item > 0:
+		depth = v.item + 1
+	}
+	v.last = depth
+	return depth
 }
 
 // addTasks shows the process ids behind TREE.

@@ -98,8 +98,8 @@ func (rec inspected) line() string {
 		parts = append(parts, vmaLine(rec.Fields)...)
 	} else {
 		for _, f := range rec.Fields {
-			if !isZero(f.Value) {
-				parts = append(parts, f.Name+"="+f.Value)
+			if !isZero(f.Value) || f.Name == "FD" {
+				parts = append(parts, f.Name+"="+shorten(f.Value))
 			}
 		}
 	}
@@ -107,6 +107,15 @@ func (rec inspected) line() string {
 		parts = append(parts, "+ "+byteSize(rec.Trailer))
 	}
 	return escape(strings.Join(parts, " "))
+}
+
+// shorten cuts a value that would fill the screen; --json has the whole.
+func shorten(value string) string {
+	const most = 64
+	if len(value) <= most {
+		return value
+	}
+	return value[:most-3] + "..."
 }
 
 // vmaLine writes a mapping as /proc/PID/maps does.

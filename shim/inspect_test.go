@@ -110,6 +110,8 @@ func TestInspectTree(t *testing.T) {
 		"│  │  └─ pages Pages=3 Size=12.0 KiB\n",
 		"VMA 0x7ff000000000-0x7ff000001000 rw-p growsdown\n",
 		"FD_ENT ObjRef=1 FD=3\n",
+		"   └─ FD_DATA Type=1 Flags=0100002 Pos=42\n",
+		"      └─ FNAME Name=\"/tmp/out\"\n",
 		"\nTAIL ",
 		"3 pages (12.0 KiB)", "whole, checksum right",
 	} {
