@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,8 +11,13 @@ import (
 	"testing"
 )
 
+var binaryFlag = flag.String("crshim", "", "test this `binary` and build none")
+
 // crshimBinary builds bin/crshim once.
 var crshimBinary = sync.OnceValues(func() (string, error) {
+	if *binaryFlag != "" {
+		return *binaryFlag, nil
+	}
 	out := filepath.Join(work, "bin", "crshim")
 	return out, command(repository(), "go", "build", "-o", out, "./shim/cmd/crshim")
 })

@@ -455,6 +455,7 @@ func TestPIDNamespace(t *testing.T) {
 		done
 		echo > hold
 		wait $!
+		true
 	`)
 	j.ends("exit status 0")
 	if got := c.read(c.path("inner")); got != "2\n" {
@@ -468,5 +469,39 @@ func TestPIDNamespace(t *testing.T) {
 		if got := c.results(c.path(name)); !slices.Equal(got, []result{want}) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
+	}
+}
+
+// program32 is the calling program for i386, whose calls arrive by int 0x80.
+func program32(t *testing.T) string {
+	t.Helper()
+	l := libc{"i386", []string{"cc", "-m32", "-static"}}
+	probe := filepath.Join(work, "bin", "probe32")
+	source := filepath.Join(work, "bin", "probe32.c")
+	if err := os.WriteFile(source, []byte("#include <stdio.h>\nint main(void) { return !printf(\"i386\"); }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if command(".", "cc", "-m32", "-static", "-o", probe, source) != nil {
+		t.Skip("needs: a compiler and C library for i386 (gcc-multilib)")
+	}
+	if command(".", probe) != nil {
+		t.Skip("needs: CONFIG_IA32_EMULATION")
+	}
+	return program(t, l, "callers", "call")
+}
+
+// TestOtherArchitecture: calls of an i386 program arrive; it cannot be saved.
+func TestOtherArchitecture(t *testing.T) {
+	c := newCalls(t, users()[0])
+	c.call = program32(t)
+	c.sh(streams{}, `
+		$call out checkpoint self 3 1 3>img
+		$call out checkpoint self 99 0 3>img
+		$call out checkpoint self 3 0 3>img
+		$call out restart 0 3 1 3<img
+	`+"true").ends("exit status 0")
+	want := []result{failed(unix.EINVAL), failed(unix.EBADF), failed(unix.EOPNOTSUPP), failed(unix.EINVAL)}
+	if got := c.results(c.path("out")); !slices.Equal(got, want) {
+		t.Errorf("an i386 program: %v, want %v", got, want)
 	}
 }

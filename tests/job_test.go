@@ -222,7 +222,8 @@ func (j *job) killTree() {
 	if j.ended() {
 		return
 	}
-	for _, p := range append(descendants(j.pid()), process{pid: j.pid()}) {
+	// From the top, or those above would complain about those below.
+	for _, p := range append([]process{{pid: j.pid()}}, descendants(j.pid())...) {
 		_ = unix.Kill(p.pid, unix.SIGKILL) // gone already is as good
 	}
 }
@@ -295,9 +296,11 @@ func reapOrphans() {
 // sleeping says whether a process rests, untraced, in a system call.
 func sleeping(pid int) bool {
 	p, ok := lookup(pid)
-	if !ok || p.state != "S" {
-		return false
-	}
+	return ok && p.state == "S" && untraced(pid)
+}
+
+// untraced says whether a process runs with nobody attached to it.
+func untraced(pid int) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	return err == nil && bytes.Contains(status, []byte("\nTracerPid:\t0\n"))
 }

@@ -74,6 +74,12 @@ func prepare() error {
 			return err
 		}
 	}
+	// The compiler keeps its cache where it is.
+	if cache, err := os.UserCacheDir(); err == nil && os.Getenv("GOCACHE") == "" {
+		if err := os.Setenv("GOCACHE", filepath.Join(cache, "go-build")); err != nil {
+			return err
+		}
+	}
 	for name, value := range map[string]string{"TMPDIR": "tmp", "XDG_CACHE_HOME": "tmp/cache"} {
 		if err := os.Setenv(name, filepath.Join(work, value)); err != nil {
 			return err
@@ -82,6 +88,11 @@ func prepare() error {
 	// Orphans of our programs become our children, so that none hides.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become subreaper: %w", err)
+	}
+	// What we have inherited is not for our programs: a pipe among it would
+	// be a thing that cannot be saved.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("keep inherited descriptors: %w", err)
 	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -121,7 +132,7 @@ func leftovers(fds []string) []string {
 		names = append(names, err.Error())
 	}
 	for _, e := range entries {
-		if e.Name() != "cache" && !strings.HasPrefix(e.Name(), "go-build") {
+		if e.Name() != "cache" {
 			names = append(names, "file "+filepath.Join("TMPDIR", e.Name()))
 		}
 	}

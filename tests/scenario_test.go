@@ -173,8 +173,8 @@ func runExternal(e *env, s scenario, w way) {
 		files.putBack()
 		j = e.restart(e.nth("img", n), w)
 		if !s.is(scenarioBlocks) || s.is(scenarioWake) {
-			pid = e.restored(j, before.Comm)
-			sameView(e, before, viewOf(e, pid))
+			pid = e.restored(j, s, before.Comm)
+			sameView(e, e.user, before, viewOf(e, pid))
 		}
 		if s.is(scenarioWake) {
 			e.signal(pid, unix.SIGUSR1)
@@ -284,16 +284,21 @@ func (e *env) restart(image string, w way) *job {
 	return e.start(streams{In: f}, e.crshim, "run", s.path("rstr"))
 }
 
-// restored finds the process that came back, once it rests.
-func (e *env) restored(j *job, comm string) int {
+// restored finds the process that came back, once nobody holds it any more
+// and, if it is to be woken, it sleeps.
+func (e *env) restored(j *job, s scenario, comm string) int {
 	e.Helper()
+	ready := untraced
+	if s.is(scenarioBlocks) {
+		ready = sleeping
+	}
 	var pid int
-	e.until("the restored process rests", func() bool {
+	e.until("the restored process is on its own", func() bool {
 		if j.ended() {
 			e.Fatalf("%v: %s", j.cmd.Args, j.cmd.ProcessState)
 		}
 		for _, p := range descendants(j.pid()) {
-			if p.comm == comm && sleeping(p.pid) {
+			if p.comm == comm && ready(p.pid) {
 				pid = p.pid
 				return true
 			}

@@ -3,6 +3,8 @@
  */
 #include "scenario.h"
 
+#include <sys/time.h>
+
 struct kernel_sigaction {
 	void *handler;
 	unsigned long flags;
@@ -116,6 +118,105 @@ static void mask_verify(int cycle)
 }
 
 /*
+ * Signals that wait because they are blocked: ordinary ones once, real-time
+ * ones each with its value, to the process and to the thread.
+ */
+static sigset_t waiting_set;
+
+static void pending_send(void)
+{
+	check_eq(kill(getpid(), SIGUSR2), 0);
+	check_eq(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGTERM), 0);
+	for (int i = 1; i <= 3; i++)
+		check_eq(sigqueue(getpid(), SIGRTMIN + 2, (union sigval){ .sival_int = i }), 0);
+}
+
+static void pending_setup(void)
+{
+	sigemptyset(&waiting_set);
+	sigaddset(&waiting_set, SIGUSR2);
+	sigaddset(&waiting_set, SIGTERM);
+	sigaddset(&waiting_set, SIGRTMIN + 2);
+	check_eq(sigprocmask(SIG_BLOCK, &waiting_set, NULL), 0);
+	pending_send();
+}
+
+/* The kernel's own call: that of glibc calls SI_TKILL SI_USER. */
+static int take(siginfo_t *info)
+{
+	struct timespec none = { 0 };
+
+	return (int)syscall(SYS_rt_sigtimedwait, &waiting_set, info, &none, 8);
+}
+
+static void pending_verify(int cycle)
+{
+	siginfo_t info;
+
+	(void)cycle;
+	check_eq(take(&info), SIGTERM);
+	check_eq(info.si_code, SI_TKILL);
+	check_eq(take(&info), SIGUSR2);
+	check_eq(info.si_code, SI_USER);
+	check_eq(info.si_uid, getuid());
+	for (int i = 1; i <= 3; i++) {
+		check_eq(take(&info), SIGRTMIN + 2);
+		check_eq(info.si_code, SI_QUEUE);
+		check_eq(info.si_value.sival_int, i);
+	}
+	check_eq(take(&info), -1);
+	pending_send();
+}
+
+/* Interval timers keep their remaining time and their interval. */
+static void itimer_setup(void)
+{
+	struct itimerval in = { .it_value.tv_sec = 3600, .it_interval.tv_usec = 250000 };
+
+	check_eq(setitimer(ITIMER_REAL, &in, NULL), 0);
+	check_eq(setitimer(ITIMER_VIRTUAL, &in, NULL), 0);
+	check_eq(setitimer(ITIMER_PROF, &in, NULL), 0);
+}
+
+static void itimer_verify(int cycle)
+{
+	static const int which[] = { ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF };
+	static long left[3] = { 3601, 3601, 3601 };
+	struct itimerval now;
+
+	(void)cycle;
+	for (int i = 0; i < 3; i++) {
+		check_eq(getitimer(which[i], &now), 0);
+		check(now.it_value.tv_sec > 3000 && now.it_value.tv_sec <= left[i]);
+		check_eq(now.it_interval.tv_usec, 250000);
+		left[i] = now.it_value.tv_sec;
+	}
+}
+
+/* A timer that fires after the restart, and a handler that sees it. */
+static void alarm_setup(void)
+{
+	signal(SIGALRM, handler);
+}
+
+static int alarm_point(int cycle)
+{
+	struct itimerval in = { .it_value.tv_usec = 600000 };
+	struct timespec ms = { .tv_nsec = 1000000 };
+	int crid;
+
+	handled = 0;
+	check_eq(setitimer(ITIMER_REAL, &in, NULL), 0);
+	crid = scenario_external ? external_point(cycle) : self_point(cycle);
+	for (int i = 0; !handled; i++) {
+		check(i < 30000);
+		nanosleep(&ms, NULL);
+	}
+	check_eq(handled, SIGALRM);
+	return crid;
+}
+
+/*
  * The point lies in a handler, on the alternate stack or not: the frame of
  * the interrupted code must be as it was when it returns.
  */
@@ -163,6 +264,9 @@ static int inside_point(int cycle)
 SCENARIOS(
 	{ "actions", BOTH, actions_setup, actions_verify, NULL, 0 },
 	{ "altstack", BOTH, altstack_setup, altstack_verify, NULL, 0 },
+	{ "pending", BOTH, pending_setup, pending_verify, NULL, 0 },
+	{ "itimer", BOTH, itimer_setup, itimer_verify, NULL, 0 },
+	{ "alarm", BOTH, alarm_setup, NULL, alarm_point, 0 },
 	{ "mask", BOTH, mask_setup, mask_verify, NULL, 0 },
 	{ "inside-handler", BOTH, inside_setup, NULL, inside_point, 0 },
 	{ "inside-altstack", BOTH, inside_altstack_setup, NULL, inside_point, 0 },

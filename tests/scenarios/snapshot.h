@@ -210,7 +210,8 @@ static void snapshot(struct text *t)
 	each_line("/proc/self/personality", t, text_line);
 	snapshot_link(t, "cwd", "/proc/self/cwd");
 	snapshot_link(t, "root", "/proc/self/root");
-	snapshot_link(t, "exe", "/proc/self/exe");
+	if (geteuid() == 0)	/* only privilege can set it: PR_SET_MM_MAP in prctl(2) */
+		snapshot_link(t, "exe", "/proc/self/exe");
 	snapshot_bytes(t, "/proc/self/cmdline");
 	snapshot_bytes(t, "/proc/self/environ");
 	snapshot_bytes(t, "/proc/self/auxv");
