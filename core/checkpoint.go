@@ -41,6 +41,9 @@ type CheckpointRequest struct {
 	OutFD tracer.FD
 	// Then is what becomes of the target.
 	Then Disposition
+	// Saved, if set, is called when the image has been written and before the
+	// target is let go or killed: a target must not be lost with its image.
+	Saved func() error
 }
 
 // Checkpointed tells about a checkpoint that has succeeded.
@@ -295,6 +298,9 @@ func (c *checkpoint) dump() error {
 		return p.Run()
 	})
 	c.bytes = w.Offset()
+	if err == nil && c.req.Saved != nil {
+		return c.req.Saved()
+	}
 	if err == nil {
 		return nil
 	}

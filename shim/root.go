@@ -67,6 +67,7 @@ func newRootCommand() *cobra.Command {
 		}
 	}
 	add(groupRun, newRunCommand(), newCCCommand(), newCFlagsCommand())
+	add(groupCheckpoint, newCheckpointCommand())
 	add(groupLook, newInspectCommand(), newVerifyCommand())
 	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())
 	root.SetCompletionCommandGroupID(groupHelp)

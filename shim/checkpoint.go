@@ -1,0 +1,134 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core"
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// toStdout is the name of an image that goes to standard output, or comes from standard input.
+const toStdout = "-"
+
+func newCheckpointCommand() *cobra.Command {
+	var output string
+	var leave, stop, kill bool
+	cmd := &cobra.Command{
+		Use:     "checkpoint [flags] -o FILE PID",
+		Aliases: []string{"ck"},
+		Short:   "Save a process to an image",
+		Long: `Save the process PID to FILE. It is stopped for the time that this takes, and then goes on as it was.
+
+An image appears under its name only when it is complete and on disk. With "-o -" it goes to standard output, which must not be a terminal.`,
+		Example: `  crshim checkpoint 3493 -o img
+  crshim checkpoint --kill 3493 -o - | ssh host crshim restart -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			pid, err := strconv.Atoi(args[0])
+			if err != nil || pid <= 0 {
+				return usageError{cmd: cmd, err: fmt.Errorf("%q is not a process id", args[0])}
+			}
+			then := core.LeaveRunning
+			switch {
+			case stop:
+				then = core.LeaveStopped
+			case kill:
+				then = core.KillTarget
+			}
+			return checkpoint(cmd.ErrOrStderr(), pid, output, then)
+		},
+		ValidArgsFunction: completePIDs,
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&output, "output", "o", "", "write the image to `FILE`, or to standard output with -")
+	flags.BoolVar(&leave, "leave-running", false, "let the process go on (the default)")
+	flags.BoolVar(&stop, "stop", false, "leave the process stopped, as by SIGSTOP")
+	flags.BoolVar(&kill, "kill", false, "kill the process once the image is complete")
+	cmd.MarkFlagsMutuallyExclusive("leave-running", "stop", "kill")
+	if err := cmd.MarkFlagRequired("output"); err != nil {
+		panic(err) // a bug: the flag is defined above
+	}
+	return cmd
+}
+
+// checkpoint saves a process and says so on stderr, in the words of ckpt.c.
+func checkpoint(stderr io.Writer, pid int, output string, then core.Disposition) error {
+	target, err := task.Resolve(procfs.PID(os.Getpid()), pid)
+	if err != nil {
+		return err
+	}
+	out, err := createOutput(output)
+	if err != nil {
+		return err
+	}
+	// The target goes on only when its image is safe.
+	engine := newEngine(func(format string, args ...any) { fmt.Fprintf(stderr, "crshim: "+format+"\n", args...) })
+	done, err := engine.Checkpoint(core.CheckpointRequest{PID: core.PID(pid), Target: target, Out: out.File, OutFD: tracer.FD(-1), Then: then, Saved: out.publish})
+	if err != nil {
+		return errors.Join(err, out.discard())
+	}
+	if _, err := fmt.Fprintf(stderr, "checkpoint id %d\n", done.CRID); err != nil {
+		return err
+	}
+	return nil
+}
+
+// imageOutput is where an image goes. Under its name it appears only as a whole.
+type imageOutput struct {
+	*os.File
+	path string // "" for standard output
+}
+
+func createOutput(path string) (*imageOutput, error) {
+	if path == toStdout {
+		// Not standard output itself: Go ends a program that writes to a broken pipe there, and with it the checkpoint.
+		fd, err := unix.FcntlInt(uintptr(unix.Stdout), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, fmt.Errorf("open standard output: %w", err)
+		}
+		return &imageOutput{File: os.NewFile(uintptr(fd), "standard output")}, nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600: an image holds secrets
+	if err != nil {
+		return nil, &fault.Error{Code: fault.ImageWrite, Object: path, Err: err}
+	}
+	return &imageOutput{File: f, path: path}, nil
+}
+
+// publish puts a complete image on disk and under its name.
+func (o *imageOutput) publish() error {
+	if o.path == "" {
+		return nil
+	}
+	err := o.Sync()
+	if err == nil {
+		err = os.Rename(o.Name(), o.path)
+	}
+	if err != nil {
+		return &fault.Error{Code: fault.ImageWrite, Object: o.path, Err: err}
+	}
+	return nil
+}
+
+// discard removes what is not complete.
+func (o *imageOutput) discard() error {
+	if o.path == "" {
+		return nil
+	}
+	err := os.Remove(o.Name())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it was published, and something failed after that
+	}
+	return err
+}
