@@ -136,10 +136,11 @@ func TestExternalCheckpointAndRestart(t *testing.T) {
 				if _, err := img.Seek(0, 0); err != nil {
 					t.Fatal(err)
 				}
-				back, err := engine.RestartInto(img, func(tr *tracer.Tracer) (*tracer.Tracee, error) {
-					tr.Trace = func(s string) { t.Log(s) }
-					return tr.Blank(tracer.BlankOptions{})
-				})
+				opened, err := engine.Open(img)
+				if err != nil {
+					t.Fatal(err)
+				}
+				back, err := opened.Into(func(tr *tracer.Tracer) (*tracer.Tracee, error) { return tr.Blank(tracer.BlankOptions{}) })
 				if err != nil {
 					t.Fatal(err)
 				}

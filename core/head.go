@@ -1,6 +1,7 @@
 package core
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,6 +32,9 @@ func writeHead(w *image.Writer, v *resource.View) error {
 	machine, err := ThisMachine()
 	if err != nil {
 		return err
+	}
+	if !v.CallsCaught {
+		machine.CallProfile = 0
 	}
 	fpu := image.HeadArch{HasFXSR: 1, HasXsave: 1, XstateSize: uint16(machine.XsaveSize)}
 	for _, rec := range []any{head, &fpu, machine, &image.Tree{Tasks: 1}} {
@@ -92,31 +96,33 @@ func ThisMachine() (*image.Machine, error) {
 
 // readHead reads all that comes before the first task and returns what the
 // image says of its machine and its tasks.
-func readHead(r *image.Reader) (*image.HeadArch, *image.Machine, []image.PIDs, error) {
-	if _, _, err := image.Expect[image.Head](r); err != nil {
-		return nil, nil, nil, err
+func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, root image.PIDs, err error) {
+	if _, _, err = image.Expect[image.Head](r); err != nil {
+		return
 	}
-	fpu, _, err := image.Expect[image.HeadArch](r)
-	if err != nil {
-		return nil, nil, nil, err
+	if fpu, _, err = image.Expect[image.HeadArch](r); err != nil {
+		return
 	}
-	machine, _, err := image.Expect[image.Machine](r)
-	if err != nil {
-		return nil, nil, nil, err
+	if machine, _, err = image.Expect[image.Machine](r); err != nil {
+		return
 	}
 	tree, _, err := image.Expect[image.Tree](r)
 	if err != nil {
-		return nil, nil, nil, err
+		return
 	}
 	if tree.Tasks != 1 {
-		return nil, nil, nil, &fault.Error{Code: fault.ImageUnsupported, Object: "image", Detail: fmt.Sprintf("%d tasks", tree.Tasks)}
+		err = &fault.Error{Code: fault.ImageUnsupported, Object: "image", Detail: fmt.Sprintf("%d tasks", tree.Tasks)}
+		return
 	}
-	raw, err := r.Raw(16)
+	raw, err := r.Raw(binary.Size(root))
 	if err != nil {
-		return nil, nil, nil, err
+		return
 	}
 	pids, err := image.DecodePIDs(raw)
-	return fpu, machine, pids, err
+	if err == nil {
+		root = pids[0]
+	}
+	return
 }
 
 // CheckMachine refuses an image that this machine cannot run, without looking
@@ -130,7 +136,7 @@ func CheckMachine(fpu *image.HeadArch, m, own *image.Machine) error {
 		return wrong(fault.ImageArch, "%s", unix.ByteSliceToString(m.Arch[:]))
 	case m.PageSize != own.PageSize:
 		return wrong(fault.ImagePageSize, "%d bytes", m.PageSize)
-	case m.CallProfile != profile:
+	case m.CallProfile != 0 && m.CallProfile != profile:
 		return wrong(fault.ImageProfile, "v%d", m.CallProfile)
 	case m.XFeatures&^own.XFeatures != 0:
 		return wrong(fault.ImageXsave, "state components %#x", m.XFeatures&^own.XFeatures)

@@ -48,18 +48,44 @@ func (e *Engine) Restart(req RestartRequest) (*Restarted, error) {
 	}
 	defer release()
 	r.acquire = func(t *tracer.Tracer) (*tracer.Tracee, error) { return task.Catch(t, waiting) }
-	return r.restart()
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.reader.Close() }() // only what was read counts
+	return tracer.Run(r.run)
 }
 
 // Blank makes the process that a restart fills, on the thread of its tracer.
 type Blank func(*tracer.Tracer) (*tracer.Tracee, error)
 
-// RestartInto rebuilds the process of an image in a blank process. It ends
-// with the process running; on failure there is none.
-func (e *Engine) RestartInto(in *os.File, blank Blank) (*Restarted, error) {
-	r := &restart{engine: e, in: in, inFD: -1, watch: stopwatch{engine: e}, acquire: blank, blank: true}
-	return r.restart()
+// Opened is an image whose head has been read and fits this machine.
+type Opened struct {
+	r *restart
+	// PID is the process's number when it was saved, in its own namespace.
+	PID procfs.PID
+	// CallsCaught tells whether the emulated calls were available to it.
+	CallsCaught bool
 }
+
+// Open reads the head of an image. Into or Close must follow.
+func (e *Engine) Open(in *os.File) (*Opened, error) {
+	r := &restart{engine: e, in: in, inFD: -1, watch: stopwatch{engine: e}, blank: true}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	return &Opened{r: r, PID: procfs.PID(r.root.VPID), CallsCaught: r.machine.CallProfile != 0}, nil
+}
+
+// Into rebuilds the process in a blank process. It ends with the process
+// running; on failure there is none.
+func (o *Opened) Into(blank Blank) (*Restarted, error) {
+	o.r.acquire = blank
+	defer o.Close()
+	return tracer.Run(o.r.run)
+}
+
+// Close ends the reading.
+func (o *Opened) Close() { _ = o.r.reader.Close() } // only what was read counts
 
 // restart is one restart on its way.
 type restart struct {
@@ -74,21 +100,23 @@ type restart struct {
 	reader  *image.Reader
 	fpu     *image.HeadArch
 	machine *image.Machine
+	root    image.PIDs
 
 	tracee  *tracer.Tracee
 	view    *resource.View
 	builder *resource.Builder
 }
 
-func (r *restart) restart() (*Restarted, error) {
+// open carries out what needs no process yet.
+func (r *restart) open() error {
 	if err := r.watch.step("receive", r.receive); err != nil {
-		return nil, imageError(err)
+		return imageError(err)
 	}
-	defer func() { _ = r.reader.Close() }() // only what was read counts
 	if err := r.watch.step("decode", r.decode); err != nil {
-		return nil, imageError(err)
+		_ = r.reader.Close() // the first error counts
+		return imageError(err)
 	}
-	return tracer.Run(r.run)
+	return nil
 }
 
 func (r *restart) receive() (err error) {
@@ -100,7 +128,7 @@ func (r *restart) receive() (err error) {
 }
 
 func (r *restart) decode() (err error) {
-	if r.fpu, r.machine, _, err = readHead(r.reader); err != nil {
+	if r.fpu, r.machine, r.root, err = readHead(r.reader); err != nil {
 		return err
 	}
 	own, err := ThisMachine()
@@ -124,8 +152,8 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 	defer r.view.Close()
 	err = r.tracee.Inject(tracer.InjectOptions{ScratchSize: scratchSize}, r.rebuild)
 	if r.builder != nil {
-		// An unread part of the checksum no longer matters.
-		_ = errors.Join(r.reader.Close(), r.builder.Close())
+		_ = r.reader.Drain() // what it can say, the reader has said already
+		_ = r.builder.Close()
 	}
 	if err != nil {
 		err = imageError(err)

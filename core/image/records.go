@@ -213,7 +213,7 @@ type Machine struct {
 	XsaveSize   uint32   `doc:"bytes of the extended state"`
 	XFeatures   uint64   `fmt:"hex" doc:"state components in use (XCR0 bits)"`
 	VdsoSize    uint32   `doc:"bytes of the kernel's vdso; 0 if it was not mapped"`
-	CallProfile uint32   `doc:"version of the calls: 13"`
+	CallProfile uint32   `doc:"version of the emulated calls that the task had: 13, or 0 for none"`
 	VdsoSum     uint64   `fmt:"hex" doc:"XXH64 of the vdso"`
 	Arch        [16]byte `fmt:"text" doc:"architecture, as x86_64"`
 }
