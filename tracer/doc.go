@@ -34,7 +34,8 @@
 //
 //	boot code, in the zeros at the end of the vdso, is filled with the task's
 //	  registers and mask         nothing has happened to the task
-//	instruction pointer to boot  makes the call (mmap), loads all it had, goes on
+//	instruction pointer to boot  makes the call (mmap), unmaps again, loads all it
+//	                             had, goes on
 //	scratch memory is mapped, filled with the stub and a header
 //	                             same
 //	instruction pointer to stub  runs the program, makes the undo calls,
@@ -51,7 +52,7 @@
 // After Remote.Become the header holds another state instead of the task's
 // own, and that is what the task loads, here or by itself.
 //
-// What can remain if we are ended: 192 bytes in the vdso's padding, which
+// What can remain if we are ended: 216 bytes in the vdso's padding, which
 // nobody reads; scratch memory beyond the first area (programs with much
 // data), and all of it after Become or Keep; a SIGSTOP, or a foreign signal of
 // the kind that parks, that came during the loan is lost.

@@ -137,7 +137,7 @@ func parkSignal(pending, caught uint64) unix.Signal {
 // mapScratch maps and fills scratch memory. The task is left in the boot code.
 func (r *Remote) mapScratch(at Addr, filtered bool) error {
 	e := r.e
-	if err := e.pokeMem(r.boot.addr, bootImage(r.final.Regs.settled(), r.final.Sigmask)); err != nil {
+	if err := e.pokeMem(r.boot.addr, bootImage(r.final.Regs.settled(), r.final.Sigmask, r.size)); err != nil {
 		return fmt.Errorf("write boot code at %v: %w", r.boot.addr, err)
 	}
 	// Registers before the mask: should we end in between, the boot code
@@ -148,23 +148,23 @@ func (r *Remote) mapScratch(at Addr, filtered bool) error {
 	}
 	r.setLayout(layOut(Addr(base), r.size))
 	unmap := func(err error) error {
-		_, uerr := r.bootCall(false, unix.SYS_MUNMAP, base, r.size)
+		_, uerr := r.step(r.final.Regs.calling(r.boot.addr+bootUnmap, unix.SYS_MUNMAP, base), false)
 		r.at = layout{}
 		return errors.Join(err, uerr)
 	}
 	if _, err := r.bootCall(false, unix.SYS_MMAP, codeArgs(Addr(base))...); err != nil {
 		return unmap(fmt.Errorf("map code page: %w", err))
 	}
-	if filtered {
-		if err := r.probePark(); err != nil {
-			return unmap(err)
-		}
+	if err := e.transfer(unix.ProcessVMWritev, []part{{r.at.header.Start, r.header()}}); err != nil {
+		return unmap(fmt.Errorf("write scratch memory: %w", err))
 	}
 	if err := e.pokeMem(r.at.code.Start, stubCode); err != nil {
 		return unmap(fmt.Errorf("write code page: %w", err))
 	}
-	if err := e.transfer(unix.ProcessVMWritev, []part{{r.at.header.Start, r.header()}}); err != nil {
-		return unmap(fmt.Errorf("write scratch memory: %w", err))
+	if filtered {
+		if err := r.probePark(); err != nil {
+			return unmap(err)
+		}
 	}
 	return nil
 }
@@ -172,6 +172,11 @@ func (r *Remote) mapScratch(at Addr, filtered bool) error {
 // probePark makes sure that a seccomp filter lets the task report to us: if
 // not, it would run away at the end of its first program.
 func (r *Remote) probePark() error {
+	// The boot code must not take the results of these calls for mappings.
+	length := r.boot.addr + bootLength
+	if err := r.e.pokeMem(length, words(0)); err != nil {
+		return err
+	}
 	pid, err := r.bootCall(false, unix.SYS_GETPID)
 	if err != nil {
 		return fmt.Errorf("getpid: %w", err)
@@ -183,7 +188,10 @@ func (r *Remote) probePark() error {
 	if _, err := r.bootCall(false, unix.SYS_TGKILL, pid, tid, 0); err != nil {
 		return fmt.Errorf("tgkill: %w", err)
 	}
-	return nil
+	if err := r.e.pokeUser(offsetRAX, uint64(r.at.whole.Start)); err != nil {
+		return err
+	}
+	return r.e.pokeMem(length, words(r.size))
 }
 
 func (r *Remote) setLayout(l layout) {
@@ -197,7 +205,7 @@ func (r *Remote) header() []byte {
 	regs, xstate := r.final.Regs.settled(), uint64(0)
 	if !r.become {
 		// The boot code unmaps scratch memory and does the rest.
-		regs = regs.calling(r.boot.addr, unix.SYS_MUNMAP, uint64(r.at.whole.Start), r.at.whole.Len())
+		regs = regs.calling(r.boot.addr+bootUnmap, unix.SYS_MUNMAP, uint64(r.at.whole.Start))
 	} else if r.final.Xstate != nil && XstateSize() > xstateMin {
 		xstate = uint64(r.at.xstate.Start)
 	}
@@ -237,12 +245,12 @@ func (r *Remote) unmapScratch() error {
 			return err
 		}
 	}
-	ip := r.boot.addr
-	if ip == 0 {
-		// The new memory has no place for boot code. The stop at the exit of
-		// munmap needs no next instruction; but should we end just there,
-		// the task would die.
-		ip = r.at.code.Start + stubCall
+	// Without a place for boot code in the new memory, the stop at the exit of
+	// munmap needs no next instruction; but should we end just there, the task
+	// would die.
+	ip := r.at.code.Start + stubCall
+	if r.boot.addr != 0 {
+		ip = r.boot.addr + bootUnmap
 	}
 	_, err := r.step(r.final.Regs.calling(ip, unix.SYS_MUNMAP, uint64(r.at.whole.Start), r.at.whole.Len()), false)
 	if err != nil {
@@ -269,7 +277,7 @@ func (r *Remote) prepareFinal() error {
 		return err
 	}
 	r.boot = boot
-	return r.e.pokeMem(boot.addr, bootImage(r.final.Regs.settled(), r.final.Sigmask))
+	return r.e.pokeMem(boot.addr, bootImage(r.final.Regs.settled(), r.final.Sigmask, r.size))
 }
 
 // restore gives the task, which is in the boot code, its final state.

@@ -59,7 +59,7 @@ func (e *Tracee) ReadV(ranges []Range, buf []byte) error {
 
 // PokeMem writes buf even to pages that the task itself may not write, as a
 // debugger sets breakpoints: a private page is copied first, a shared one is
-// refused.
+// refused with EFAULT, as is a missing one.
 func (e *Tracee) PokeMem(addr Addr, buf []byte) error {
 	err := e.ready()
 	if err == nil {
@@ -155,8 +155,11 @@ func (e *Tracee) pokeWords(addr Addr, buf []byte) error {
 		}
 		n := copy(word[:], buf)
 		err := ptraceValue(unix.PTRACE_POKEDATA, e.tid, uintptr(addr), uintptr(binary.LittleEndian.Uint64(word[:])))
+		if errors.Is(err, unix.EIO) {
+			err = unix.EFAULT // as the other ways call it
+		}
 		if err != nil {
-			return err // EIO where nothing is mapped
+			return err
 		}
 		addr, buf = addr+Addr(n), buf[n:]
 	}

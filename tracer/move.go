@@ -34,13 +34,13 @@ func (r *Remote) move(to Addr) error {
 	old, oldUndo := r.at, r.undo
 	p := r.begin()
 	m := p.Call(unix.SYS_MMAP, immediates(mmapArgs(to, r.size))...)
-	unmap := m.Undo(unix.SYS_MUNMAP, m, Imm(r.size))
+	m.Undo(unix.SYS_MUNMAP, m, Imm(r.size))
 	p.Call(unix.SYS_MMAP, immediates(codeArgs(to))...)
 	if err := p.Run(); err != nil {
 		return err
 	}
-	// From here on the row of unmap is the topmost of the old table, and is
-	// what must not come along.
+	// The topmost undo row unmaps the new place. Its copy there unmaps the old.
+	withNew := r.undo
 	kept := make([]byte, old.undo.End-oldUndo)
 	var xstate []byte
 	parts := []part{{oldUndo, kept}}
@@ -54,10 +54,10 @@ func (r *Remote) move(to Addr) error {
 	if err := r.e.pokeMem(to, stubCode); err != nil {
 		return err
 	}
-	gen := r.undoGen
 	r.setLayout(layOut(to, r.size))
-	r.undo = r.at.undo.End - Addr(len(kept))
-	parts = []part{{r.undo, kept}, {r.at.xstate.Start, xstate}, {r.at.header.Start, r.header()}}
+	r.undo = r.at.undo.End - Addr(len(kept)) - rowSize
+	table := append(undoRow(unix.SYS_MUNMAP, []uint64{uint64(old.whole.Start), r.size}), kept...)
+	parts = []part{{r.undo, table}, {r.at.xstate.Start, xstate}, {r.at.header.Start, r.header()}}
 	err := r.e.transfer(unix.ProcessVMWritev, parts)
 	if err == nil {
 		// Now the task parks in the new place.
@@ -65,11 +65,13 @@ func (r *Remote) move(to Addr) error {
 	}
 	if err != nil {
 		r.setLayout(old)
-		r.undo, r.undoGen = unmap.addr, gen
+		r.undo = withNew
 		return err
 	}
+	unmapOld := &Undo{r: r, below: r.at.undo.End - r.undo, gen: r.undoGen}
 	p = r.begin()
 	p.Munmap(old.whole)
+	p.Forget(unmapOld)
 	if err := p.Run(); err != nil {
 		return errors.Join(errors.New("unmap the old place"), err)
 	}

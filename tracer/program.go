@@ -259,7 +259,7 @@ func (p *Program) prepare() ([]part, error) {
 	}
 	var rows []byte
 	for i, u := range slices.Backward(p.undos) { // the last one lowest
-		u.addr = addr + Addr((len(p.undos)-1-i)*rowSize)
+		u.below = p.r.at.undo.End - addr - Addr((len(p.undos)-1-i)*rowSize)
 		args := make([]uint64, len(u.args))
 		for j, a := range u.args {
 			if imm, ok := a.(Imm); ok {

@@ -42,7 +42,8 @@ func (e *Tracee) SetSigmask(mask uint64) error {
 	return e.fault("set signal mask of", err)
 }
 
-// Siginfo describes the signal of a SignalStop; it wraps EINVAL in others.
+// Siginfo describes the signal of a SignalStop; in a group stop there is none,
+// and the error wraps EINVAL (ptrace(2), PTRACE_GETSIGINFO).
 func (e *Tracee) Siginfo() (Siginfo, error) {
 	if err := e.ready(); err != nil {
 		return Siginfo{}, e.fault("read siginfo of", err)

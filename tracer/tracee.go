@@ -225,6 +225,12 @@ func (e *Tracee) Kill() error {
 		return nil
 	}
 	leader, err := e.Leader()
+	var others []*Tracee
+	for _, o := range e.t.tracees {
+		if of, oerr := o.Leader(); o != e && oerr == nil && of == leader && o.tid != leader {
+			others = append(others, o)
+		}
+	}
 	if err == nil {
 		err = unix.Kill(int(leader), unix.SIGKILL)
 	}
@@ -232,10 +238,8 @@ func (e *Tracee) Kill() error {
 		return fmt.Errorf("kill task %d: %w", e.tid, err)
 	}
 	// A leader is reported only after all other threads, ours among them.
-	for _, o := range e.t.tracees {
-		if o != e && o.leader == leader && o.tid != leader {
-			o.waitDead()
-		}
+	for _, o := range others {
+		o.waitDead()
 	}
 	e.waitDead()
 	return nil

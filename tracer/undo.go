@@ -9,10 +9,11 @@ import (
 
 // An Undo is a call registered to take another one back.
 type Undo struct {
-	addr Addr // of its row, once its program runs
-	args []Arg
-	nr   uint64
-	gen  int // of the table that it is in
+	r     *Remote
+	nr    uint64
+	args  []Arg
+	below Addr // where its row begins, counted down from the end of the table
+	gen   int  // of the table's content
 }
 
 // harmless stands in the row of an Undo that must not be made.
@@ -104,7 +105,7 @@ func (r *Remote) dropUndo() {
 // is added.
 func (row *Row) Undo(nr uintptr, args ...Arg) *Undo {
 	p := row.p
-	u := &Undo{args: args, nr: uint64(nr), gen: p.r.undoGen}
+	u := &Undo{r: p.r, nr: uint64(nr), args: args, gen: p.r.undoGen}
 	p.undos = append(p.undos, u)
 	for i, a := range args {
 		if _, immediate := a.(Imm); !immediate {
@@ -131,4 +132,6 @@ type undoField struct {
 	offset int
 }
 
-func (f undoField) word() (uint64, bool) { return uint64(f.u.addr) + uint64(f.offset), false }
+func (f undoField) word() (uint64, bool) {
+	return uint64(f.u.r.at.undo.End-f.u.below) + uint64(f.offset), false
+}

@@ -35,6 +35,9 @@ func (e *Tracee) WaitStop(timeout time.Duration) (Stop, error) {
 
 // waitNext is WaitStop without its care for restartable sequences.
 func (e *Tracee) waitNext(timeout time.Duration) (Stop, error) {
+	if beforeRequest != nil {
+		beforeRequest()
+	}
 	start := time.Now()
 	sleep := firstSleep
 	for {
