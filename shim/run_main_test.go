@@ -28,6 +28,11 @@ func TestMain(m *testing.M) {
 		_ = os.Unsetenv("CRSHIM_TEST_MAIN") // not for CMD
 		os.Exit(Main())
 	}
+	// Under the race detector every process would sleep for a second at its end.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	// What the caller of the tests has left open is none of theirs; a checkpoint would refuse it.
 	if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -301,6 +301,28 @@ func TestRunTrace(t *testing.T) {
 	}
 }
 
+// TestRunLog makes a call that fails: the words behind the errno are logged once, in either format, unless the level is above.
+func TestRunLog(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ flags, want string }{
+		{"--log-level=warning", `^level=warning msg="CR3001 [^"]+" call="checkpoint\(\d+, 1, 0x4\)" pid=\d+ try="[^"]+"\n$`},
+		{"--log-format=json", `^{"call":"checkpoint\(\d+, 1, 0x4\)","level":"warning","msg":"CR3001 [^"]+","pid":\d+,"time":"[^"]+","try":"[^"]+"}\n$`},
+		{"--log-level=error", `^$`},
+		{"--trace", `\[pid \d+\] checkpoint\(\d+, 1, 0x4\) = -1 EINVAL \(Invalid argument\) <\d\.\d{3}>\n$`},
+	} {
+		cmd := crshim("run", test.flags, callerProgram(t), "bad")
+		var stderr lockedBuffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil || string(out) != "22\n" {
+			t.Errorf("%s: output %q, %v", test.flags, out, err)
+		}
+		if !regexp.MustCompile(test.want).MatchString(stderr.String()) {
+			t.Errorf("%s: logged %q, want %s", test.flags, stderr.String(), test.want)
+		}
+	}
+}
+
 // TestRunUser does the same as an ordinary user.
 func TestRunUser(t *testing.T) {
 	t.Parallel()

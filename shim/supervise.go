@@ -58,8 +58,9 @@ func supervise(config *stageConfig, command []string) error {
 	}
 	// Started: failures from here on are for the log, and the end of the front's line means the end of the parent.
 	config.Report.close()
-	go dropStderr(hand, log)
-	if err := serve(listener, log); err != nil {
+	var calls inFlight
+	go dropStderr(hand, log, &calls)
+	if err := serve(listener, log, &calls); err != nil {
 		log.Error(err)
 		return errors.Join(listener.Close(), reapParent(pid))
 	}
@@ -67,10 +68,9 @@ func supervise(config *stageConfig, command []string) error {
 }
 
 // serve handles each call on a goroutine of its own until the last task under the filter has ended.
-func serve(listener *seccomp.Listener, log *callLog) error {
+func serve(listener *seccomp.Listener, log *callLog, calls *inFlight) error {
 	dispatcher := newDispatcher(log)
-	var calls sync.WaitGroup
-	defer calls.Wait()
+	defer calls.all.Wait()
 	for {
 		n, err := listener.Recv(context.Background())
 		if errors.Is(err, seccomp.ErrHangup) {
@@ -79,7 +79,46 @@ func serve(listener *seccomp.Listener, log *callLog) error {
 		if err != nil {
 			return err
 		}
-		calls.Go(func() { dispatcher.Serve(requestOf(n)) })
+		done := calls.begin()
+		go func() {
+			defer done()
+			dispatcher.Serve(requestOf(n))
+		}()
+	}
+}
+
+// inFlight counts the calls that are being handled.
+type inFlight struct {
+	all sync.WaitGroup
+
+	mu  sync.Mutex
+	now *sync.WaitGroup // of the calls begun since the latest drain; protected by mu
+}
+
+// begin counts a call; the function that it returns ends it.
+func (f *inFlight) begin() (done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.now == nil {
+		f.now = new(sync.WaitGroup)
+	}
+	f.all.Add(1)
+	f.now.Add(1)
+	since := f.now
+	return func() {
+		since.Done()
+		f.all.Done()
+	}
+}
+
+// drain waits for the calls begun so far, and not for those that begin meanwhile.
+func (f *inFlight) drain() {
+	f.mu.Lock()
+	before := f.now
+	f.now = nil
+	f.mu.Unlock()
+	if before != nil {
+		before.Wait()
 	}
 }
 
@@ -110,16 +149,17 @@ func requestOf(n *seccomp.Notification) syscalls.Request {
 }
 
 // dropStderr closes standard error when CMD has ended and background tasks keep us: whoever reads what CMD wrote must
-// see its end. A trace to a file goes on.
-func dropStderr(hand socket, log *callLog) {
+// see its end. What is to be said of the calls that CMD made is said before. A trace to a file goes on.
+func dropStderr(hand socket, log *callLog, calls *inFlight) {
 	for {
 		r, _, err := hand.receive()
 		if err != nil {
 			return // the parent has ended
 		}
-		if r.Kind != noticeEnded {
-			continue
+		if r.Kind != noticeEnded || !r.Remain {
+			continue // without anybody left we end at once
 		}
+		calls.drain()
 		if err := dropInherited(2); err != nil {
 			log.Error(err)
 		}

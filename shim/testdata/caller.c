@@ -2,6 +2,7 @@
  * caller MODE: makes emulated calls in the ways that the tests of `crshim run` need.
  *
  *   once          one crgetid(); prints the result or the errno's number
+ *   bad            one checkpoint() with a flag; prints the errno's number
  *   loop FILE     crgetid() until FILE exists, then the last errno and "done"
  *   crowd N FILE  N processes in that loop; the sum of those that ended well, as "N done"
  *   state         what a process inherits: signal dispositions and mask, groups, limits, descriptors, arguments, environment
@@ -145,6 +146,8 @@ int main(int argc, char **argv)
 		int ret = crgetid();
 
 		printf("%d\n", ret < 0 ? -errno : ret);
+	} else if (!strcmp(mode, "bad")) {
+		printf("%d\n", checkpoint(getpid(), 1, 4) ? errno : 0);
 	} else if (!strcmp(mode, "loop") && argc > 2) {
 		puts("ready");
 		fflush(stdout);
