@@ -29,7 +29,6 @@ func (e *env) openTerminal(args ...string) *terminal {
 	if err != nil {
 		e.Skipf("needs: pseudo-terminals: %v", err)
 	}
-	e.Cleanup(func() { _ = master.Close() }) // ends the reader
 	var n int
 	if err := control(master, func(fd int) (err error) {
 		if err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
@@ -67,6 +66,12 @@ func (e *env) openTerminal(args ...string) *terminal {
 		e.Fatal(err)
 	}
 	e.jobs = append(e.jobs, t.job)
+	e.Cleanup(func() {
+		// Before the terminal goes: a hang-up would scatter what is below.
+		t.killTree()
+		<-t.done
+		_ = master.Close() // ends the reader
+	})
 	go func() {
 		_ = t.cmd.Wait() // how it ended is in ProcessState
 		close(t.done)
@@ -120,6 +125,11 @@ func (t *terminal) expect(pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	var found string
+	defer func() {
+		if t.Failed() {
+			t.Logf("on the terminal:\n%s", t.text())
+		}
+	}()
 	t.until("on the terminal: "+pattern, func() bool {
 		text := t.text()
 		m := re.FindStringSubmatchIndex(text[t.seen:])
@@ -145,10 +155,18 @@ func (t *terminal) run(command string) string {
 	return t.status()
 }
 
+// press types a control character, and waits for the prompt that follows:
+// what is typed meanwhile is thrown away.
+func (t *terminal) press(key string) {
+	t.Helper()
+	t.send(key)
+	t.expect(`\$ `)
+}
+
 // status asks the shell for the status of what ran last.
 func (t *terminal) status() string {
 	t.Helper()
 	// What is echoed has quotes in it, what is answered has not.
 	t.send("echo 'sta'tus=$?\n")
-	return t.expect(`\nstatus=(\d+)`)
+	return t.expect(`status=(\d+)`)
 }

@@ -28,7 +28,7 @@ func TestTerminal(t *testing.T) {
 		e.start(streams{}, e.crshim, "checkpoint", strconv.Itoa(pid), "-o", "img").ends("exit status 0")
 		first.send("more\n")
 		first.expect(`line 2 was <more>`)
-		first.send("\x03")
+		first.press("\x03")
 		if got := first.status(); got != "130" {
 			t.Errorf("the interrupted original ended as %s", got)
 		}
@@ -45,7 +45,7 @@ func TestTerminal(t *testing.T) {
 		})
 		first.send("again\n")
 		first.expect(`line 2 was <again>`)
-		first.send("\x04")
+		first.press("\x04")
 		if got := first.status(); got != "0" {
 			t.Errorf("the restarted program ended as %s at the end of its input:\n%s", got, first.text())
 		}
