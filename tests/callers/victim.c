@@ -94,12 +94,14 @@ static void try(int i, int from_pipe)
 	snapshot(&snapshot_before);
 	got = syscall(__NR_checkpoint + 1, 0, fd, 0UL);
 	err = errno;
+	snapshot_allow_scratch = err == EINTR || err == ENOSYS;
 	snapshot(&snapshot_after);
 	if (got != -1)
 		fail("restart of bad.%d returned %ld", i, got);
 	snapshot_compare();
 	intact();
-	if (!from_pipe)
+	/* A supervisor that was killed may already have put the offset behind the image. */
+	if (!from_pipe && err != EINTR && err != ENOSYS)
 		check_eq(lseek(fd, 0, SEEK_CUR), 0);
 	check_eq(close(fd), 0);
 	snprintf(text, sizeof(text), "%d", err);
