@@ -69,7 +69,7 @@ func (t *Tracer) blank(opt BlankOptions) (*Tracee, error) {
 
 // waitBlank waits for the stop that was asked for. The report that execve is
 // nearly done may come before it: we are told of the end of the descriptor
-// that closes on exec a moment earlier. That one is inside of the call.
+// that closes on exec a moment earlier.
 func (e *Tracee) waitBlank() error {
 	for {
 		stop, err := e.WaitStop(-1)
@@ -78,6 +78,11 @@ func (e *Tracee) waitBlank() error {
 			return errors.Join(err, ErrGone)
 		case stop.Kind == EventStop:
 			return nil
+		}
+		// Any stop takes a pending PTRACE_INTERRUPT back (kernel/signal.c,
+		// ptrace_stop).
+		if err := e.Interrupt(); err != nil {
+			return err
 		}
 		if err := e.Cont(0); err != nil {
 			return err

@@ -143,7 +143,9 @@ func (e *Tracee) fault(verb string, err error) error {
 }
 
 // Interrupt makes the task stop soon, with an EventStop (PTRACE_INTERRUPT).
-// The request stays pending while the task waits for a seccomp supervisor.
+// The request stays pending while the task waits for a seccomp supervisor. It
+// is spent by whatever stop comes first: if that is another than EventStop,
+// ask again before Cont.
 func (e *Tracee) Interrupt() error {
 	e.t.check()
 	if e.gone {
