@@ -71,6 +71,10 @@ func (e *Tracee) findBoot() ([]Addr, error) {
 	slices.SortStableFunc(maps, func(a, b procfs.Mapping) int { return vdsoFirst(a) - vdsoFirst(b) })
 	page := make([]byte, procfs.PageSize)
 	for _, m := range maps {
+		// What is neither of these is scratch memory, or code made at run time.
+		if !isVDSO(m) && m.Inode == 0 {
+			continue
+		}
 		if !m.Perms.Exec || m.Perms.Write || m.Perms.Shared || m.End >= taskSize {
 			continue
 		}

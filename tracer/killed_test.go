@@ -59,8 +59,22 @@ func doomed(at string) int {
 
 var errScenario = errors.New("the scenario's end")
 
-// Each leaves the task as it was.
+// Each leaves the task as it was, but become-other.
 var scenarios = map[string]func(*Tracee) error{
+	"become-own": func(e *Tracee) error {
+		s, err := ownState(e)
+		if err != nil {
+			return err
+		}
+		return become(e, s)
+	},
+	"become-other": func(e *Tracee) error {
+		s, err := otherState(e)
+		if err != nil {
+			return err
+		}
+		return become(e, s)
+	},
 	"nothing": func(e *Tracee) error {
 		return e.Inject(InjectOptions{}, func(*Remote) error { return nil })
 	},

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -236,6 +238,13 @@ func (g *target) view() view {
 		v.FDs += e.Name() + " "
 	}
 	return v
+}
+
+// sorted adds numbers to a view's FDs.
+func sorted(fds string, more ...string) string {
+	all := append(strings.Fields(fds), more...)
+	slices.Sort(all) // as os.ReadDir does
+	return strings.Join(all, " ") + " "
 }
 
 // stopped runs fn with the target stopped by us, and lets it go.
