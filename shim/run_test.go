@@ -95,11 +95,13 @@ func TestRunTransparent(t *testing.T) {
 		"exec <&-",
 		"trap '' HUP INT TERM TSTP PIPE USR1 CHLD",
 		"ulimit -n 100; ulimit -c 0; umask 027",
-		"cd /; nice -n 5 true; export A=1 B='2 3'",
+		"cd /; export A=1 B='2 3'",
+		"wrap='env --block-signal=USR1,TERM,TSTP --ignore-signal=QUIT'",
+		"wrap='nice -n 5'",
 	} {
 		t.Run(setup, func(t *testing.T) {
 			run := func(prefix string) string {
-				cmd := exec.Command("bash", "-c", setup+"\nexec "+prefix+" "+program+" state -- -x 'a b' >&2")
+				cmd := exec.Command("bash", "-c", setup+"\nexec $wrap "+prefix+" "+program+" state -- -x 'a b' >&2")
 				cmd.Env = append(os.Environ(), mainEnv)
 				if prefix == "" {
 					cmd.Env = os.Environ()
