@@ -69,7 +69,9 @@ func (t *Tracer) blank(opt BlankOptions) (*Tracee, error) {
 
 // waitBlank waits for the stop that was asked for. The report that execve is
 // nearly done may come before it: we are told of the end of the descriptor
-// that closes on exec a moment earlier.
+// that closes on exec a moment earlier. That one is inside of the call, and
+// the kernel takes it for what was asked for (ptrace_stop() in
+// kernel/signal.c), so it has to be asked for again.
 func (e *Tracee) waitBlank() error {
 	for {
 		stop, err := e.WaitStop(-1)
@@ -79,12 +81,7 @@ func (e *Tracee) waitBlank() error {
 		case stop.Kind == EventStop:
 			return nil
 		}
-		// Any stop takes a pending PTRACE_INTERRUPT back (kernel/signal.c,
-		// ptrace_stop).
-		if err := e.Interrupt(); err != nil {
-			return err
-		}
-		if err := e.Cont(0); err != nil {
+		if err := errors.Join(e.Cont(0), e.Interrupt()); err != nil {
 			return err
 		}
 	}
