@@ -94,15 +94,12 @@ func (e *Tracee) borrow(opt InjectOptions) (r *Remote, err error) {
 	if r.size, err = scratchSize(opt.ScratchSize); err != nil {
 		return nil, err
 	}
-	status, err := e.status()
+	facts, err := e.facts()
 	if err != nil {
 		return nil, err
 	}
-	e.leader, r.self = status.Tgid, status.Tgid
-	if n := len(status.NStgid); n > 0 {
-		r.self = status.NStgid[n-1]
-	}
-	r.signal = parkSignal(status.SigPnd|status.ShdPnd, status.SigCgt)
+	e.leader, r.self = facts.leader, facts.self
+	r.signal = parkSignal(facts.pending, facts.caught)
 	at := opt.At
 	if at == 0 {
 		if at, err = e.choosePlace(opt.Avoid, r.size); err != nil {
@@ -112,8 +109,7 @@ func (e *Tracee) borrow(opt InjectOptions) (r *Remote, err error) {
 	if r.boot, err = e.takeBoot(); err != nil {
 		return nil, err
 	}
-	filtered := status.Seccomp != 0 && !e.suspended
-	if err := r.mapScratch(at, filtered); err != nil {
+	if err := r.mapScratch(at, facts.filtered && !e.suspended); err != nil {
 		return nil, errors.Join(err, r.restore())
 	}
 	return r, nil
@@ -309,11 +305,11 @@ func (r *Remote) resendHeld() error {
 	var errs []error
 	for i := range r.held {
 		if r.held[i].Signo() == unix.SIGSTOP {
-			status, err := r.e.status()
+			facts, err := r.e.facts()
 			if err != nil {
 				return err
 			}
-			if (status.SigPnd|status.ShdPnd)&bit(unix.SIGCONT) != 0 {
+			if facts.pending&bit(unix.SIGCONT) != 0 {
 				continue
 			}
 		}

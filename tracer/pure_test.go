@@ -214,3 +214,15 @@ func TestErrors(t *testing.T) {
 	equal(t, "name", syscallName(unix.SYS_RESTART_SYSCALL), "restart_syscall")
 	equal(t, "name", syscallName(^uint64(0)), "syscall_-1")
 }
+
+func TestParseFacts(t *testing.T) {
+	got, err := parseFacts([]byte("Name:\tTgid:\t3\nTgid:\t12\nNStgid:\t12\t7\t1\nSigPnd:\t0000000000000001\n" +
+		"ShdPnd:\t0000000000400000\nSigCgt:\tffffffffffffffff\nSeccomp:\t2\nSeccomp_filters:\t0\n"))
+	must(t, err)
+	equal(t, "facts", got, facts{leader: 12, self: 1, pending: 0x400001, caught: ^uint64(0), filtered: true})
+	for _, bad := range []string{"", "Tgid:\t\n", "Tgid:\tx\n", "Tgid:\t1\nSigCgt:\t-\n"} {
+		if got, err := parseFacts([]byte(bad)); err == nil || got != (facts{}) {
+			t.Errorf("%q: %v, %v", bad, got, err)
+		}
+	}
+}

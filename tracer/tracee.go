@@ -99,22 +99,13 @@ func (e *Tracee) Stopped() (Stop, bool) { return e.stop, e.stopped }
 // Leader is the thread group leader, whose number is the process's.
 func (e *Tracee) Leader() (TID, error) {
 	if e.leader == 0 {
-		st, err := e.status()
+		facts, err := e.facts()
 		if err != nil {
 			return 0, fmt.Errorf("find leader of task %d: %w", e.tid, err)
 		}
-		e.leader = st.Tgid
+		e.leader = facts.leader
 	}
 	return e.leader, nil
-}
-
-func (e *Tracee) status() (*procfs.Status, error) {
-	p, err := procfs.Open(e.tid)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	return p.Status()
 }
 
 // ready says whether the task can be worked on.
