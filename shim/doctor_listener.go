@@ -17,8 +17,7 @@ import (
 const listenerAnswer = 4711
 
 // askListener does in small what `crshim run` does: one thread loads the filter and makes an emulated call, another
-// receives and answers it. A filter binds the thread that loads it alone, and the runtime ends a thread whose locked
-// goroutine returns, so nothing of it stays.
+// receives and answers it. A filter binds the thread that loads it alone, and that thread ends, so nothing of it stays.
 func askListener() finding {
 	// A probe that hangs would be the worst answer.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -29,8 +28,7 @@ func askListener() finding {
 		err error
 	}
 	ready, result := make(chan loaded, 1), make(chan int64, 1)
-	go func() {
-		runtime.LockOSThread()
+	go onSpareThread(func() {
 		filter, err := seccomp.Build([]int{syscalls.NRCheckpoint})
 		fd := -1
 		if err == nil {
@@ -46,7 +44,7 @@ func askListener() finding {
 			return
 		}
 		result <- int64(r)
-	}()
+	})
 
 	l := <-ready
 	switch {
@@ -72,4 +70,21 @@ func askListener() finding {
 		return finding{no, fmt.Sprintf("the call returned %d instead of %d", got, listenerAnswer)}
 	}
 	return finding{yes, ""}
+}
+
+// onSpareThread runs fn on a thread that ends with it. The main thread would not: the runtime parks it for good, here
+// with a filter on it.
+func onSpareThread(fn func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		fn()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onSpareThread(fn)
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }

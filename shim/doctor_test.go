@@ -78,7 +78,7 @@ func TestAtLeast(t *testing.T) {
 // TestDoctorHere runs every probe on this machine. What must hold anywhere: each gives one of the three answers, the
 // version of the running kernel bounds what it can have, and no process or descriptor stays.
 func TestDoctorHere(t *testing.T) {
-	before := openDescriptors(t)
+	before, filters := openDescriptors(t), filtersOfMainThread(t)
 	status, out, errs := cli("doctor", "--json")
 	if errs != "" {
 		t.Fatalf("stderr: %s", errs)
@@ -108,6 +108,9 @@ func TestDoctorHere(t *testing.T) {
 	if after := openDescriptors(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
+	if after := filtersOfMainThread(t); after != filters {
+		t.Errorf("the main thread is under %q before and %q after", filters, after)
+	}
 	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err == nil {
 		t.Errorf("child %d is left", pid)
 	}
@@ -120,4 +123,26 @@ func openDescriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(entries)
+}
+
+func filtersOfMainThread(t *testing.T) string {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nSeccomp_filters:")
+	count, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(count)
+}
+
+// TestSpareThread starts from the main thread as well, where a locked goroutine would leave it unusable.
+func TestSpareThread(t *testing.T) {
+	for range 100 {
+		tid := make(chan int)
+		go onSpareThread(func() { tid <- unix.Gettid() })
+		if got := <-tid; got == unix.Getpid() {
+			t.Fatal("the main thread was used")
+		}
+	}
 }
