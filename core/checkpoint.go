@@ -1,7 +1,6 @@
 package core
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -155,21 +154,6 @@ func maySuspendFilters() bool {
 	return err == nil && own.Seccomp == 0 && own.CapEff&(1<<capSysAdmin) != 0
 }
 
-// checkOutput refuses a descriptor that no image can go to.
-func checkOutput(out *os.File) error {
-	flags, err := unix.FcntlInt(out.Fd(), unix.F_GETFL, 0)
-	if err != nil {
-		return &fault.Error{Code: fault.CallDescriptor, Object: "checkpoint", Err: err}
-	}
-	if flags&unix.O_ACCMODE == unix.O_RDONLY || flags&unix.O_PATH != 0 {
-		return &fault.Error{Code: fault.ImageNotWritable, Object: "image"}
-	}
-	if _, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS); err == nil {
-		return &fault.Error{Code: fault.ImageTerminal, Object: "image"}
-	}
-	return nil
-}
-
 // run is everything that needs a stopped task.
 func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 	c.tracer = t
@@ -309,54 +293,6 @@ func (c *checkpoint) dump() error {
 	return err
 }
 
-// writeError puts a failed write of the image into the table's words.
-func writeError(err error) error {
-	var known *fault.Error
-	if errors.As(err, &known) || errors.Is(err, tracer.ErrGone) {
-		return err
-	}
-	return &fault.Error{Code: fault.ImageWrite, Object: "image", Err: err}
-}
-
-// lendOutput gives the task the image's descriptor, so that it can write its
-// own memory. It gets none if that would be worse than copying: if its limit
-// on file sizes would stop it, or if the descriptor does not block.
-func (c *checkpoint) lendOutput(r *tracer.Remote) (tracer.FD, error) {
-	if c.self() {
-		return c.taskMayWrite(c.req.OutFD)
-	}
-	if ok, err := c.taskMayWrite(0); err != nil || ok < 0 {
-		return -1, err
-	}
-	if c.view.Resident() < lendLimit {
-		return -1, nil
-	}
-	fd, err := r.SendFD(c.req.Out)
-	if err != nil {
-		return -1, fmt.Errorf("lend the image to %s: %w", c.view.Name(), err)
-	}
-	c.lent = true
-	return fd, nil
-}
-
-// lendLimit is from how much memory on lending the descriptor is worth it.
-const lendLimit = 4 << 20
-
-func (c *checkpoint) taskMayWrite(fd tracer.FD) (tracer.FD, error) {
-	var limit unix.Rlimit
-	if err := unix.Prlimit(int(c.req.Target), unix.RLIMIT_FSIZE, nil, &limit); err != nil {
-		return -1, fmt.Errorf("read file size limit of %s: %w", c.view.Name(), err)
-	}
-	flags, err := unix.FcntlInt(c.req.Out.Fd(), unix.F_GETFL, 0)
-	if err != nil {
-		return -1, err
-	}
-	if limit.Cur != unix.RLIM_INFINITY || flags&unix.O_NONBLOCK != 0 {
-		return -1, nil
-	}
-	return fd, nil
-}
-
 func (c *checkpoint) thaw() error {
 	if c.self() {
 		return nil // its result lets it go
@@ -389,18 +325,4 @@ func (c *checkpoint) release(done *Checkpointed, err error) error {
 		errs = append(errs, c.caught.SetResult(value), c.caught.Detach(0))
 	}
 	return errors.Join(errs...)
-}
-
-// dropSIGPIPE takes back the signal that writing to a broken pipe has left
-// pending in a target: it was our write, not its own.
-func dropSIGPIPE(v *resource.View, r *tracer.Remote) error {
-	const bit = 1 << (unix.SIGPIPE - 1)
-	if v.Status.SigPnd&bit != 0 {
-		return nil
-	}
-	p := r.Program()
-	set := p.Bytes(binary.LittleEndian.AppendUint64(nil, bit))
-	now := p.Bytes(make([]byte, 16))
-	p.Call(unix.SYS_RT_SIGTIMEDWAIT, tracer.Imm(uint64(set)), tracer.Imm(0), tracer.Imm(uint64(now)), tracer.Imm(8)).Tolerate()
-	return p.Run()
 }

@@ -70,6 +70,9 @@ func result(err error) int64 { return -int64(fault.Errno(err)) }
 // PID is a process id.
 type PID = procfs.PID
 
+// Resolve finds the process that a caller means by a pid (task.Resolve).
+func Resolve(caller PID, pid int) (PID, error) { return task.Resolve(caller, pid) }
+
 func (e *Engine) filters(pid procfs.PID) (benign int, caught bool) {
 	if e.Filters == nil {
 		return 0, false

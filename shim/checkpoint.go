@@ -13,7 +13,6 @@ import (
 
 	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
-	"github.com/crshim/crshim/core/task"
 	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
@@ -64,7 +63,7 @@ An image appears under its name only when it is complete and on disk. With "-o -
 
 // checkpoint saves a process and says so on stderr, in the words of ckpt.c.
 func checkpoint(stderr io.Writer, pid int, output string, then core.Disposition) error {
-	target, err := task.Resolve(procfs.PID(os.Getpid()), pid)
+	target, err := core.Resolve(procfs.PID(os.Getpid()), pid)
 	if err != nil {
 		return err
 	}

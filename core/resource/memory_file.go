@@ -1,0 +1,73 @@
+package resource
+
+import (
+	"bytes"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// mapFile opens the file of a mapping once for all mappings that need it.
+func (r *memoryRestore) mapFile(b *Builder, m *stagedMapping) (*stagedFile, error) {
+	access := unix.O_RDONLY
+	if !m.private() && m.vma.Flags&image.VMMayWrite != 0 {
+		access = unix.O_RDWR
+	}
+	key := fmt.Sprintf("%d %s", access, m.path)
+	f := r.files[key]
+	if f == nil {
+		var err error
+		if f, err = b.openFile(m.path, access, fault.FileOpen); err != nil {
+			return nil, err
+		}
+		r.files[key] = f
+	}
+	if f.checked {
+		return f, nil
+	}
+	if err := b.Flush(); err != nil { // the file must be open to be looked at
+		return nil, err
+	}
+	seen, err := b.Caller.Proc.FD(int32(f.fd))
+	if err != nil {
+		return nil, fmt.Errorf("look at staged %s: %w", m.path, err)
+	}
+	f.checked = true
+	return f, m.sameFile(seen)
+}
+
+// sameFile refuses a file that is not the one that was mapped: code or data
+// that changed under a running program is a crash that comes later. A copy of
+// the file passes if it has the same size and, for programs and libraries,
+// the same build id, which is compared once the file is mapped.
+func (m *stagedMapping) sameFile(now *procfs.FD) error {
+	switch {
+	case now.Type() != unix.S_IFREG:
+		return &fault.Error{Code: fault.FileTypeChanged, Object: m.path}
+	case m.private() && uint64(now.Size) != m.more.Size:
+		return &fault.Error{Code: fault.FileState, Object: m.path, Detail: fmt.Sprintf("%d bytes, was %d", now.Size, m.more.Size)}
+	case uint64(now.Size) < m.vma.Pgoff*procfs.PageSize:
+		return &fault.Error{Code: fault.FileTooShort, Object: m.path}
+	}
+	return nil
+}
+
+// checkBuildID compares the mapped file's build id with the saved one. A
+// mapping whose first page was written to keeps what the image says.
+func (m *stagedMapping) checkBuildID(b *Builder) error {
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	head := make([]byte, min(m.at.Len(), procfs.PageSize))
+	if err := b.Tracee.ReadMem(m.at.Start, head); err != nil {
+		return fmt.Errorf("read first page of %s: %w", m.path, err)
+	}
+	if want := m.more.BuildID[:m.more.IDLen]; !bytes.Equal(buildID(head), want) {
+		return &fault.Error{Code: fault.FileState, Object: m.path, Detail: fmt.Sprintf("build id %x, was %x", buildID(head), want)}
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package resource
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+type memoryRestore struct {
+	mm     *image.MM
+	exe    string
+	exeFD  *stagedFile // nil if the link stays as it is
+	exeRow *tracer.Row
+	auxv   []uint64
+	mapped []*stagedMapping         // those that are moved at commit
+	files  map[string]*stagedFile   // opened for mapping, by name and access
+	moves  map[procfs.Special]place // vdso and its like
+}
+
+// place is where a special mapping belongs.
+type place struct{ from, to procfs.Range }
+
+func (r *memoryRestore) Load(b *Builder) error {
+	mm, _, err := image.Expect[image.MM](b.R)
+	if err != nil {
+		return err
+	}
+	r.mm = mm
+	r.files = make(map[string]*stagedFile)
+	r.moves = make(map[procfs.Special]place)
+	if err := r.checkMM(b); err != nil {
+		return err
+	}
+	exe, _, err := image.Expect[exeRecord](b.R)
+	if err != nil {
+		return err
+	}
+	auxv, _, err := image.Expect[auxvRecord](b.R)
+	if err != nil {
+		return err
+	}
+	const maxAuxv = 2 * (20 + 2 + 21 + 1) // AT_VECTOR_SIZE of x86, arch/x86/include/asm/elf.h and later growth
+	if len(auxv.Words) > maxAuxv {
+		return badImage(fault.ImageValue, "auxiliary vector", "%d words", len(auxv.Words))
+	}
+	r.exe, r.auxv = exe.Path, auxv.Words
+	if err := r.loadExe(b); err != nil {
+		return err
+	}
+	var last *stagedMapping
+	for range r.mm.MapCount {
+		if last, err = r.loadMapping(b, last); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.files {
+		f.closeStaged(b)
+	}
+	if err := r.checkSpecials(b); err != nil {
+		return err
+	}
+	context, _, err := image.Expect[image.MMContext](b.R)
+	if err == nil && context.NLDT != 0 {
+		err = badImage(fault.ImageUnsupported, "local descriptor table", "%d entries", context.NLDT)
+	}
+	return err
+}
+
+// checkMM checks what prctl(PR_SET_MM_MAP) will check, when it is too late to
+// refuse (kernel/sys.c, validate_prctl_map_addr).
+func (r *memoryRestore) checkMM(b *Builder) error {
+	mm, space := r.mm, addressSpace()
+	for _, a := range []uint64{mm.StartCode, mm.EndCode, mm.StartData, mm.EndData, mm.StartBrk, mm.Brk, mm.StartStack,
+		mm.ArgStart, mm.ArgEnd, mm.EnvStart, mm.EnvEnd} {
+		if a >= uint64(space.End) || a < uint64(space.Start) {
+			return badImage(fault.ImageRange, "address space", "%#x", a)
+		}
+	}
+	for _, pair := range [][2]uint64{{mm.StartCode + 1, mm.EndCode}, {mm.StartData, mm.EndData}, {mm.StartBrk, mm.Brk},
+		{mm.ArgStart, mm.ArgEnd}, {mm.EnvStart, mm.EnvEnd}} {
+		if pair[0] > pair[1] {
+			return badImage(fault.ImageRange, "address space", "%#x before %#x", pair[1], pair[0])
+		}
+	}
+	var limit unix.Rlimit
+	if err := unix.Prlimit(int(b.Caller.PID), unix.RLIMIT_DATA, nil, &limit); err != nil {
+		return fmt.Errorf("read data limit of %s: %w", b.Caller.Name(), err)
+	}
+	if limit.Cur != unix.RLIM_INFINITY && mm.Brk-mm.StartBrk+mm.EndData-mm.StartData > limit.Cur {
+		return &fault.Error{Code: fault.StageMemory, Object: b.Caller.Name(), Detail: "RLIMIT_DATA"}
+	}
+	return nil
+}
+
+// loadExe opens the program file where the caller may set the link to it:
+// that takes CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in its user namespace.
+func (r *memoryRestore) loadExe(b *Builder) error {
+	current, err := b.Caller.Proc.Link("exe")
+	if err != nil {
+		return err
+	}
+	if r.exe == "" || r.exe == current {
+		return nil
+	}
+	if !b.mayRestore() {
+		b.Warn("/proc/PID/exe stays %s: setting it to %s takes CAP_CHECKPOINT_RESTORE", current, r.exe)
+		return nil
+	}
+	f, err := b.openFile(r.exe, unix.O_RDONLY, fault.ExeFile)
+	r.exeFD = f
+	return err
+}
+
+func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMapping, error) {
+	vma, _, err := image.Expect[image.VMA](b.R)
+	if err != nil {
+		return nil, err
+	}
+	m := &stagedMapping{vma: vma, final: procfs.Range{Start: procfs.Addr(vma.Start), End: procfs.Addr(vma.End)}}
+	if vma.Type == image.VMAFile {
+		name, _, err := image.Expect[image.FName](b.R)
+		if err != nil {
+			return nil, err
+		}
+		m.path = name.Name
+	}
+	if kind, err := b.R.Peek(); err != nil {
+		return nil, err
+	} else if kind == vmaMoreKind {
+		more, _, err := image.Expect[vmaMore](b.R)
+		if err != nil {
+			return nil, err
+		}
+		m.more = *more
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	if m.more.Special != 0 {
+		return m, r.loadSpecial(b, m)
+	}
+	if err := r.place(b, m, last); err != nil {
+		return nil, err
+	}
+	if err := r.stage(b, m); err != nil {
+		return nil, err
+	}
+	if err := r.fill(b, m); err != nil {
+		return nil, err
+	}
+	return m, r.finish(b, m)
+}
+
+// badImage is the refusal of an image that no checkpoint has written.
+func badImage(code fault.Code, object, format string, args ...any) error {
+	return &fault.Error{Code: code, Object: object, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,341 @@
+package resource
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// stagedMapping is a mapping of the image: at is where it lies until commit.
+type stagedMapping struct {
+	vma   *image.VMA
+	more  vmaMore
+	path  string
+	final procfs.Range
+	at    procfs.Range
+	open  bool // writable for filling, to be closed with the final protection
+}
+
+// check refuses what no checkpoint has written.
+func (m *stagedMapping) check() error {
+	v := m.vma
+	bad := func(what string) error {
+		return badImage(fault.ImageValue, fmt.Sprintf("mapping %v", m.final), "%s", what)
+	}
+	switch {
+	case v.Start%procfs.PageSize != 0 || v.End%procfs.PageSize != 0 || v.Start >= v.End:
+		return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "not whole pages in order")
+	case v.Type != image.VMAAnon && v.Type != image.VMAFile:
+		return bad(fmt.Sprintf("type %d", v.Type))
+	case v.Flags&^knownRaw != 0:
+		return bad(fmt.Sprintf("flags %#x", v.Flags&^knownRaw))
+	case v.Pgoff > 1<<51 || v.Pgoff+m.final.Pages() > 1<<51:
+		return bad(fmt.Sprintf("offset %#x pages", v.Pgoff))
+	case m.more.Special >= uint32(len(specials)) || m.more.Special != 0 && v.Type != image.VMAAnon:
+		return bad(fmt.Sprintf("special kind %d", m.more.Special))
+	case m.more.Special == 0 && v.Flags&image.VMIO != 0:
+		return bad("device memory")
+	case v.Type == image.VMAAnon && v.Flags&image.VMShared != 0 &&
+		(m.more.Objref == 0 || m.more.Size > 1<<47 || m.more.Size < (v.Pgoff+m.final.Pages())*procfs.PageSize):
+		return bad("shared object")
+	case m.more.IDLen > uint32(len(m.more.BuildID)):
+		return bad("build id")
+	case v.Flags&image.VMShared != 0 && v.Flags&image.VMGrowsDown != 0:
+		return bad("shared stack")
+	}
+	return nil
+}
+
+func (m *stagedMapping) private() bool { return m.vma.Flags&image.VMShared == 0 }
+
+// prot is the final protection.
+func (m *stagedMapping) prot() int {
+	prot := 0
+	for _, p := range []struct {
+		raw  uint64
+		prot int
+	}{
+		{image.VMRead, unix.PROT_READ}, {image.VMWrite, unix.PROT_WRITE}, {image.VMExec, unix.PROT_EXEC},
+	} {
+		if m.vma.Flags&p.raw != 0 {
+			prot |= p.prot
+		}
+	}
+	return prot
+}
+
+// place decides where the mapping lies until commit: where it belongs, if the
+// caller has nothing there. A neighbour that the kernel would merge it with,
+// but had not merged it with in the saved process, is kept apart by moving it
+// in with pages of its own.
+func (r *memoryRestore) place(b *Builder, m, last *stagedMapping) error {
+	if err := r.clear(b, m.final); err != nil {
+		return err
+	}
+	vacant := b.Layout.Vacant(m.final)
+	if !b.Layout.Claim(m.final) {
+		return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "overlaps another or lies outside of user space")
+	}
+	if vacant && !(last != nil && last.wouldMerge(m)) {
+		m.at = m.final
+		return nil
+	}
+	at, ok := b.Layout.Find(m.final.Len(), m.final.Start, hugePage)
+	if !ok {
+		return &fault.Error{Code: fault.StageRoom, Object: fmt.Sprintf("mapping %v", m.final)}
+	}
+	b.Layout.Occupy(at)
+	m.at = at
+	r.mapped = append(r.mapped, m)
+	return nil
+}
+
+func (m *stagedMapping) wouldMerge(next *stagedMapping) bool {
+	return m.more.Special == 0 && m.final.End == next.final.Start && m.private() && next.private() &&
+		m.vma.Type == image.VMAAnon && next.vma.Type == image.VMAAnon &&
+		m.vma.Flags == next.vma.Flags && m.more.Name == next.more.Name
+}
+
+// clear moves what is staged for now out of a range in which a mapping of the
+// image belongs.
+func (r *memoryRestore) clear(b *Builder, final procfs.Range) error {
+	if b.Remote.Scratch().Overlaps(final) {
+		if err := b.moveScratch(); err != nil {
+			return err
+		}
+	}
+	for _, m := range r.mapped {
+		if !m.at.Overlaps(final) {
+			continue
+		}
+		if err := b.R.Drain(); err != nil { // the checksum may be reading there
+			return err
+		}
+		to, ok := b.Layout.Find(m.at.Len(), m.final.Start, hugePage)
+		if !ok || to.Overlaps(final) {
+			return &fault.Error{Code: fault.StageRoom, Object: fmt.Sprintf("mapping %v", m.final)}
+		}
+		b.Expect(move(b.Stage(), m.at, to), fault.StageMemory, fmt.Sprintf("mapping %v", m.final))
+		if err := b.Flush(); err != nil {
+			return err
+		}
+		b.Layout.Release(m.at)
+		b.Layout.Occupy(to)
+		m.at = to
+	}
+	return nil
+}
+
+// stage maps the mapping, empty, with all its attributes.
+func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
+	object := fmt.Sprintf("mapping %v", m.final)
+	prot := m.prot()
+	flags := mapFixedNoReplace
+	if m.private() {
+		flags |= unix.MAP_PRIVATE
+		if m.vma.Flags&image.VMAccount != 0 {
+			prot |= unix.PROT_WRITE // memory is accounted for when it becomes writable
+		}
+	} else {
+		flags |= unix.MAP_SHARED
+	}
+	if m.vma.Flags&image.VMGrowsDown != 0 {
+		flags |= unix.MAP_GROWSDOWN | unix.MAP_STACK
+	}
+	if m.vma.Flags&image.VMNoReserve != 0 {
+		flags |= unix.MAP_NORESERVE
+	}
+	m.open = prot != m.prot()
+	var row *tracer.Row
+	switch {
+	case m.vma.Type == image.VMAFile:
+		f, err := r.mapFile(b, m)
+		if err != nil {
+			return err
+		}
+		row = b.Stage().Mmap(m.at, prot, flags, f.fd, m.vma.Pgoff*procfs.PageSize)
+	case m.private():
+		row = b.Stage().Mmap(m.at, prot, flags|unix.MAP_ANONYMOUS, tracer.FD(-1), 0)
+	default:
+		base, err := r.sharedObject(b, m)
+		if err != nil {
+			return err
+		}
+		from := base.Start + procfs.Addr(m.vma.Pgoff*procfs.PageSize)
+		// An old size of 0 maps the same pages a second time (mremap(2)).
+		row = b.Stage().Mremap(procfs.Range{Start: from, End: from}, m.at.Len(), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, m.at.Start)
+		m.open = prot != unix.PROT_READ|unix.PROT_WRITE
+	}
+	b.Expect(row, fault.StageMemory, object)
+	p := b.Stage()
+	for _, a := range advice {
+		if m.vma.Flags&a.raw != 0 {
+			b.Expect(p.Madvise(m.at, a.advice), fault.StageMemory, object)
+		}
+	}
+	if m.more.Name != "" {
+		const prSetVMA, anonName = 0x53564d41, 0
+		b.Expect(p.Prctl(prSetVMA, tracer.Imm(anonName), tracer.Ptr(m.at.Start), tracer.Imm(m.at.Len()), tracer.Ptr(p.String(m.more.Name))), fault.StageMemory, object)
+	}
+	return nil
+}
+
+// sharedObject returns where a shared anonymous object is mapped as a whole,
+// making it at first sight. Mappings of the image are second views of it.
+func (r *memoryRestore) sharedObject(b *Builder, m *stagedMapping) (procfs.Range, error) {
+	ref := object.Ref(m.more.Objref)
+	known, ok, err := b.Objects.Get(object.SharedMemory, ref)
+	if err != nil {
+		return procfs.Range{}, badImage(fault.ImageValue, fmt.Sprintf("mapping %v", m.final), "%v", err)
+	}
+	if ok {
+		base := known.(*stagedMapping)
+		if base.more.Size != m.more.Size {
+			return procfs.Range{}, badImage(fault.ImageValue, fmt.Sprintf("mapping %v", m.final), "shared object of two sizes")
+		}
+		return base.at, nil
+	}
+	at, ok := b.Layout.Find(m.more.Size, m.final.Start, hugePage)
+	if !ok {
+		return procfs.Range{}, &fault.Error{Code: fault.StageRoom, Object: "shared memory"}
+	}
+	b.Layout.Occupy(at)
+	base := &stagedMapping{vma: m.vma, more: m.more, at: at}
+	r.mapped = append(r.mapped, base) // no final place: dropped at commit
+	flags := unix.MAP_SHARED | unix.MAP_ANONYMOUS | mapFixedNoReplace
+	if m.vma.Flags&image.VMNoReserve != 0 {
+		flags |= unix.MAP_NORESERVE
+	}
+	row := b.Stage().Mmap(at, unix.PROT_READ|unix.PROT_WRITE, flags, tracer.FD(-1), 0)
+	b.Expect(row, fault.StageMemory, "shared memory")
+	return at, b.Objects.Add(object.SharedMemory, ref, base)
+}
+
+// fill reads the mapping's contents into place.
+func (r *memoryRestore) fill(b *Builder, m *stagedMapping) error {
+	if err := r.loadGuards(b, m); err != nil {
+		return err
+	}
+	for {
+		chunk, _, err := image.Expect[image.PageArray](b.R)
+		if err != nil || chunk.Pages == 0 {
+			return err
+		}
+		runs, err := m.readRuns(b)
+		if err != nil {
+			return err
+		}
+		if err := m.makeWritable(b); err != nil {
+			return err
+		}
+		m.wantHugePages(b, runs)
+		if err := b.R.Pages(chunk.Pages, &pageSink{b: b, runs: runs, from: b.R.Offset()}); err != nil {
+			return err
+		}
+	}
+}
+
+// readRuns reads the addresses of a chunk and returns where their contents
+// are staged, neighbours joined.
+func (m *stagedMapping) readRuns(b *Builder) ([]procfs.Range, error) {
+	addrs, err := b.R.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	var runs []procfs.Range
+	next := m.final.Start
+	for _, addr := range addrs {
+		a := procfs.Addr(addr)
+		if addr%procfs.PageSize != 0 || a < next || a >= m.final.End {
+			return nil, badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "page %v", a)
+		}
+		next = a + procfs.Addr(procfs.PageSize)
+		at := a - m.final.Start + m.at.Start
+		if n := len(runs); n > 0 && runs[n-1].End == at {
+			runs[n-1].End += procfs.Addr(procfs.PageSize)
+		} else {
+			runs = append(runs, procfs.Range{Start: at, End: at + procfs.Addr(procfs.PageSize)})
+		}
+	}
+	return runs, nil
+}
+
+// makeWritable opens the mapping for filling if its protection forbids that.
+func (m *stagedMapping) makeWritable(b *Builder) error {
+	if m.open || m.vma.Flags&image.VMWrite != 0 {
+		return nil
+	}
+	m.open = true
+	b.Expect(b.Stage().Mprotect(m.at, unix.PROT_READ|unix.PROT_WRITE), fault.StageMemory, fmt.Sprintf("mapping %v", m.final))
+	return nil
+}
+
+// wantHugePages asks for huge pages where all of one is about to be filled:
+// that saves the page faults, which are most of the time of a restart. The
+// advice leaves no mark on the mapping, and its failure does not matter.
+func (m *stagedMapping) wantHugePages(b *Builder, runs []procfs.Range) {
+	if m.vma.Type != image.VMAAnon || !m.private() || m.vma.Flags&(image.VMNoHugePage|image.VMHugePage) != 0 {
+		return
+	}
+	for _, run := range runs {
+		start := (run.Start + hugePage - 1) &^ (hugePage - 1)
+		end := run.End &^ (hugePage - 1)
+		if start >= end {
+			continue
+		}
+		p := b.Stage()
+		for a := start; a < end; a += hugePage {
+			p.Madvise(procfs.Range{Start: a, End: a + procfs.Addr(procfs.PageSize)}, madvPopulateWrite).Tolerate()
+		}
+		p.Madvise(procfs.Range{Start: start, End: end}, madvCollapse).Tolerate()
+	}
+}
+
+func (r *memoryRestore) loadGuards(b *Builder, m *stagedMapping) error {
+	for {
+		kind, err := b.R.Peek()
+		if err != nil || kind != guardKind {
+			return err
+		}
+		guards, _, err := image.Expect[guardRecord](b.R)
+		if err != nil {
+			return err
+		}
+		for pair := range slices.Chunk(guards.Bounds, 2) {
+			if len(pair) != 2 || pair[0]%procfs.PageSize != 0 || pair[1]%procfs.PageSize != 0 ||
+				pair[0] >= pair[1] || pair[0] < m.vma.Start || pair[1] > m.vma.End {
+				return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "guard %#x", pair)
+			}
+			at := m.at.Start + procfs.Addr(pair[0]-m.vma.Start)
+			row := b.Stage().Madvise(procfs.Range{Start: at, End: at + procfs.Addr(pair[1]-pair[0])}, madvGuardInstall)
+			b.Expect(row, fault.StageMemory, fmt.Sprintf("guard in mapping %v", m.final))
+		}
+	}
+}
+
+// finish gives the mapping its final protection and locks it.
+func (r *memoryRestore) finish(b *Builder, m *stagedMapping) error {
+	object := fmt.Sprintf("mapping %v", m.final)
+	if m.open {
+		b.Expect(b.Stage().Mprotect(m.at, m.prot()), fault.StageMemory, object)
+	}
+	if m.vma.Flags&image.VMLocked != 0 {
+		const onFault = 1
+		how := 0
+		if m.vma.Flags&image.VMLockOnFault != 0 {
+			how = onFault
+		}
+		b.Expect(b.Stage().Mlock2(m.at, how), fault.StageMemory, object)
+	}
+	if m.vma.Type == image.VMAFile && m.more.IDLen > 0 && m.vma.Pgoff == 0 {
+		return m.checkBuildID(b)
+	}
+	return nil
+}
