@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -339,4 +340,29 @@ func TestNobody(t *testing.T) {
 		equal(t, "view", g.view(), before)
 		g.echo()
 	}
+}
+
+// Without the privilege to suspend them, a task's seccomp filters apply to
+// what it is made to do. One in whose way they stand is left as it was.
+func TestSeccomp(t *testing.T) {
+	if unix.Geteuid() != 0 {
+		t.Skip("becoming another user needs CAP_SETUID")
+	}
+	for _, c := range []struct {
+		nr       int
+		scenario string
+	}{{unix.SYS_MMAP, "refused"}, {unix.SYS_TGKILL, "refused"}, {unix.SYS_GETPID, "refused"}, {1000, "undone"}} {
+		g := startTarget(t, nobody, "echo", fmt.Sprintf("filter=%d", c.nr))
+		before := g.view()
+		equal(t, c.scenario, killTracer(t, 1<<30, g, c.scenario, nobody), true)
+		equal(t, "view", g.view(), before)
+		g.echo()
+	}
+	// With it they do not.
+	g := startTarget(t, nil, "echo", fmt.Sprintf("filter=%d", unix.SYS_TGKILL))
+	g.stopped(func(e *Tracee) {
+		equal(t, "suspended", e.SeccompSuspended(), true)
+		must(t, scenarios["undone"](e))
+	})
+	g.echo()
 }

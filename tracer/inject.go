@@ -174,20 +174,17 @@ func (r *Remote) probePark() error {
 		return err
 	}
 	pid, err := r.bootCall(false, unix.SYS_GETPID)
-	if err != nil {
-		return fmt.Errorf("getpid: %w", err)
+	tid, terr := r.bootCall(false, unix.SYS_GETTID)
+	if err = errors.Join(err, terr); err == nil {
+		_, err = r.bootCall(false, unix.SYS_TGKILL, pid, tid, 0)
 	}
-	tid, err := r.bootCall(false, unix.SYS_GETTID)
 	if err != nil {
-		return fmt.Errorf("gettid: %w", err)
-	}
-	if _, err := r.bootCall(false, unix.SYS_TGKILL, pid, tid, 0); err != nil {
-		return fmt.Errorf("tgkill: %w", err)
+		err = fmt.Errorf("seccomp filter refuses what a loan needs: %w", err)
 	}
 	if err := r.e.pokeUser(offsetRAX, uint64(r.at.whole.Start)); err != nil {
 		return err
 	}
-	return r.e.pokeMem(length, words(r.size))
+	return errors.Join(err, r.e.pokeMem(length, words(r.size)))
 }
 
 func (r *Remote) setLayout(l layout) {

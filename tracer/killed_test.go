@@ -61,6 +61,13 @@ var errScenario = errors.New("the scenario's end")
 
 // Each leaves the task as it was, but become-other.
 var scenarios = map[string]func(*Tracee) error{
+	"refused": func(e *Tracee) error {
+		err := e.Inject(InjectOptions{}, func(r *Remote) error { return nil })
+		if !errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("not refused: %w", err)
+		}
+		return nil
+	},
 	"become-own": func(e *Tracee) error {
 		s, err := ownState(e)
 		if err != nil {

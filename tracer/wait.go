@@ -2,18 +2,18 @@ package tracer
 
 import (
 	"errors"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A stop takes 20 to 70 us to come, a sleep at least 60 us: look for it that
-// long without sleeping. Then sleep a little longer each time.
+// A stop takes 20 to 70 us to come. wait4 has no timeout, so look again and
+// again, sleeping a little longer each time. Looking without sleeping would
+// keep the task from a processor: measured on two busy ones, it made some
+// stops last milliseconds.
 const (
-	spinTime   = 80 * time.Microsecond
-	firstSleep = 20 * time.Microsecond
-	lastSleep  = 2 * time.Millisecond
+	firstSleep = 10 * time.Microsecond
+	lastSleep  = time.Millisecond
 )
 
 // WaitStop waits for the next stop of the task, or for its end. A negative
@@ -38,31 +38,23 @@ func (e *Tracee) waitNext(timeout time.Duration) (Stop, error) {
 	if beforeRequest != nil {
 		beforeRequest()
 	}
+	if timeout < 0 {
+		stop, _, err := e.poll(0)
+		return stop, err
+	}
 	start := time.Now()
-	sleep := firstSleep
-	for {
+	for sleep := firstSleep; ; sleep = min(2*sleep, lastSleep) {
 		stop, ok, err := e.poll(unix.WNOHANG)
 		if ok || err != nil {
 			return stop, err
 		}
-		passed := time.Since(start)
-		switch {
-		case timeout >= 0 && passed >= timeout:
+		left := timeout - time.Since(start)
+		if left <= 0 {
 			return Stop{}, ErrTimeout
-		case passed < spinTime:
-			runtime.Gosched()
-			continue
-		case timeout < 0:
-			stop, _, err = e.poll(0)
-			return stop, err
-		}
-		if timeout >= 0 {
-			sleep = min(sleep, timeout-passed)
 		}
 		// A timer of the runtime would hand this thread over and back.
-		ts := unix.NsecToTimespec(int64(sleep))
+		ts := unix.NsecToTimespec(int64(min(sleep, left)))
 		_ = unix.Nanosleep(&ts, nil) // woken early by a signal: just look again
-		sleep = min(2*sleep, lastSleep)
 	}
 }
 

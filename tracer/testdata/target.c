@@ -3,9 +3,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -217,6 +220,20 @@ static void threads(void)
 		pause();
 }
 
+// filter has a seccomp filter refuse one system call.
+static void filter(unsigned nr)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {4, code};
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+		wrong(0x8000 + errno);
+}
+
 int main(int argc, char **argv)
 {
 	int fd = open(argv[2], O_RDWR);
@@ -235,15 +252,17 @@ int main(int argc, char **argv)
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGHUP);
 	sigprocmask(SIG_BLOCK, &blocked, NULL);
-	report->loops = 1;
 	for (int i = 3; i < argc; i++) {
 		if (!strcmp(argv[i], "ignore-trap"))
 			signal(SIGTRAP, SIG_IGN);
+		if (!strncmp(argv[i], "filter=", 7))
+			filter(atoi(argv[i] + 7));
 		if (!strcmp(argv[i], "block-trap")) {
 			sigaddset(&blocked, SIGTRAP);
 			sigprocmask(SIG_BLOCK, &blocked, NULL);
 		}
 	}
+	report->loops = 1;
 	if (!strcmp(argv[1], "spin"))
 		spin();
 	else if (!strcmp(argv[1], "nap"))
