@@ -243,9 +243,13 @@ func (c *checkpoint) survey() (err error) {
 
 // dump writes the image. Its reader learns from the stream itself if it fails.
 func (c *checkpoint) dump() error {
-	w := image.NewWriter(c.req.Out, Records)
+	out, err := imageWriter(c.req.Out, c.process)
+	if err != nil {
+		return err
+	}
+	w := image.NewWriter(out, Records)
 	e := c.frozen.Leader()
-	err := e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
+	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
 		defer func() {
 			if errors.Is(err, unix.EPIPE) && !c.self() {
 				err = errors.Join(err, dropSIGPIPE(c.view, r))
@@ -259,7 +263,7 @@ func (c *checkpoint) dump() error {
 		if err != nil {
 			return err
 		}
-		s, err := resource.NewSaver(c.view, w, c.req.Out, fd, state, r)
+		s, err := resource.NewSaver(c.view, w, out, fd, state, r)
 		if err != nil {
 			return err
 		}
@@ -319,8 +323,8 @@ func (c *checkpoint) release(done *Checkpointed, err error) error {
 		if err == nil {
 			value = done.CRID
 		}
-		if errors.Is(err, unix.EPIPE) && fault.Errno(err) == unix.EPIPE {
-			errs = append(errs, unix.Tgkill(int(c.process), int(c.caught.TID()), unix.SIGPIPE))
+		if sig, ok := signalOf(fault.Errno(err)); ok {
+			errs = append(errs, unix.Tgkill(int(c.process), int(c.caught.TID()), sig))
 		}
 		errs = append(errs, c.caught.SetResult(value), c.caught.Detach(0))
 	}

@@ -89,3 +89,14 @@ func dropSIGPIPE(v *resource.View, r *tracer.Remote) error {
 	p.Call(unix.SYS_RT_SIGTIMEDWAIT, tracer.Imm(uint64(set)), tracer.Imm(0), tracer.Imm(uint64(now)), tracer.Imm(8)).Tolerate()
 	return p.Run()
 }
+
+// signalOf is the signal that write(2) sends along with an error.
+func signalOf(errno unix.Errno) (unix.Signal, bool) {
+	switch errno {
+	case unix.EPIPE:
+		return unix.SIGPIPE, true
+	case unix.EFBIG:
+		return unix.SIGXFSZ, true
+	}
+	return 0, false
+}

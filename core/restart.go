@@ -48,10 +48,11 @@ func (e *Engine) Restart(req RestartRequest) (*Restarted, error) {
 	}
 	defer release()
 	r.acquire = func(t *tracer.Tracer) (*tracer.Tracee, error) { return task.Catch(t, waiting) }
+	r.caller = process
 	if err := r.open(); err != nil {
 		return nil, err
 	}
-	defer func() { _ = r.reader.Close() }() // only what was read counts
+	defer r.close()
 	return tracer.Run(r.run)
 }
 
@@ -85,7 +86,7 @@ func (o *Opened) Into(blank Blank) (*Restarted, error) {
 }
 
 // Close ends the reading.
-func (o *Opened) Close() { _ = o.r.reader.Close() } // only what was read counts
+func (o *Opened) Close() { o.r.close() }
 
 // restart is one restart on its way.
 type restart struct {
@@ -96,11 +97,13 @@ type restart struct {
 	blank   bool // the process was made for this restart and ends if it fails
 	watch   stopwatch
 
-	source  image.Source
-	reader  *image.Reader
-	fpu     *image.HeadArch
-	machine *image.Machine
-	root    image.PIDs
+	caller      procfs.PID // 0 without one
+	source      image.Source
+	closeSource func()
+	reader      *image.Reader
+	fpu         *image.HeadArch
+	machine     *image.Machine
+	root        image.PIDs
 
 	tracee  *tracer.Tracee
 	view    *resource.View
@@ -113,14 +116,19 @@ func (r *restart) open() error {
 		return imageError(err)
 	}
 	if err := r.watch.step("decode", r.decode); err != nil {
-		_ = r.reader.Close() // the first error counts
+		r.close()
 		return imageError(err)
 	}
 	return nil
 }
 
+func (r *restart) close() {
+	_ = r.reader.Close() // only what was read counts
+	r.closeSource()
+}
+
 func (r *restart) receive() (err error) {
-	if r.source, err = image.OpenSource(r.in); err != nil {
+	if r.source, r.closeSource, err = openSource(r.in, r.caller); err != nil {
 		return &fault.Error{Code: fault.ImageRead, Object: "image", Err: err}
 	}
 	r.reader = image.NewReader(r.source, Records)

@@ -3,7 +3,6 @@ package resource
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +27,7 @@ type Saver struct {
 	SleptOK bool
 
 	memory  *tracer.Memory
-	out     *os.File  // the image, as we hold it
+	out     io.Writer // the image, as we hold it
 	taskOut tracer.FD // the image, as the task holds it; -1 if it must not write itself
 	parts   []Saving
 }
@@ -40,7 +39,7 @@ const copyLimit = 64 << 12
 // NewSaver prepares to save a frozen task. taskOut is the image's descriptor
 // in the task itself, which then writes its memory without a copy; -1 has
 // every byte copied through us. The saver must be closed.
-func NewSaver(v *View, w *image.Writer, out *os.File, taskOut tracer.FD, state tracer.State, r *tracer.Remote) (*Saver, error) {
+func NewSaver(v *View, w *image.Writer, out io.Writer, taskOut tracer.FD, state tracer.State, r *tracer.Remote) (*Saver, error) {
 	memory, err := r.Tracee().Memory()
 	if err != nil {
 		return nil, err
