@@ -71,7 +71,7 @@ func (e *Engine) Checkpoint(req CheckpointRequest) (*Checkpointed, error) {
 		return nil, err
 	}
 	defer release()
-	if err := c.watch.step("predump", c.predump); err != nil {
+	if err := checkOutput(req.Out); err != nil {
 		return nil, err
 	}
 	return tracer.Run(c.run)
@@ -116,28 +116,45 @@ func (c *checkpoint) look() (*resource.View, error) {
 	return v, nil
 }
 
-// predump refuses what can be refused without disturbing anybody.
-func (c *checkpoint) predump() error {
-	if err := checkOutput(c.req.Out); err != nil {
-		return err
+// predump refuses what can be refused without disturbing the target. Whether
+// the caller may know anything about it comes first.
+func (c *checkpoint) predump() (err error) {
+	if c.waiting != nil {
+		if c.caught, err = task.Catch(c.tracer, c.waiting); err != nil {
+			return err
+		}
+		if c.self() {
+			c.frozen = &task.Frozen{PID: c.req.Target, Tasks: []*tracer.Tracee{c.caught}}
+			return c.survey()
+		}
+		if err := c.permit(); err != nil {
+			return err
+		}
 	}
-	if tracer := task.TracedBy(c.req.Target); tracer != 0 {
-		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", tracer)}
+	if by := task.TracedBy(c.req.Target); by != 0 {
+		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", by)}
 	}
 	v, err := c.look()
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	if !c.self() {
-		if at, ok, err := v.Proc.ExecStart(); err == nil && ok {
-			var now unix.Timespec
-			if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
-				c.slept, c.sleptOK = max(time.Duration(now.Nano())-at, 0), true
-			}
-		}
-	}
+	c.slept, c.sleptOK = sleptFor(v.Proc)
 	return v.Survey().Err()
+}
+
+// sleptFor is how long ago a task was last on a processor, by the clock of the
+// scheduler, which runs like the monotonic clock of user space.
+func sleptFor(p *procfs.Proc) (time.Duration, bool) {
+	at, ok, err := p.ExecStart()
+	if err != nil || !ok {
+		return 0, false
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, false
+	}
+	return max(time.Duration(now.Nano())-at, 0), true
 }
 
 // maySuspendFilters tells whether a tracee's seccomp filters will not apply
@@ -165,36 +182,27 @@ func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 			done, err = nil, lost
 		}
 	}()
-	if err := c.watch.step("freeze", c.freeze); err != nil {
-		return nil, err
-	}
-	if err := c.watch.step("survey", c.survey); err != nil {
-		return nil, err
-	}
-	if err := c.watch.step("dump", c.dump); err != nil {
-		return nil, err
-	}
-	if err := c.watch.step("thaw", c.thaw); err != nil {
-		return nil, err
-	}
-	if err := c.watch.step("postdump", func() error { return nil }); err != nil {
-		return nil, err
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"predump", c.predump},
+		{"freeze", c.freeze},
+		{"survey", c.survey},
+		{"dump", c.dump},
+		{"thaw", c.thaw},
+		{"postdump", func() error { return nil }}, // nothing is written after the thaw yet
+	} {
+		if err := c.watch.step(step.name, step.do); err != nil {
+			return nil, err
+		}
 	}
 	return &Checkpointed{CRID: c.engine.crid.Add(1), Bytes: c.bytes, Timing: c.watch.steps}, nil
 }
 
 func (c *checkpoint) freeze() (err error) {
-	if c.waiting != nil {
-		if c.caught, err = task.Catch(c.tracer, c.waiting); err != nil {
-			return err
-		}
-		if c.self() {
-			c.frozen = &task.Frozen{PID: c.req.Target, Tasks: []*tracer.Tracee{c.caught}}
-			return nil
-		}
-		if err := c.permit(); err != nil {
-			return err
-		}
+	if c.self() {
+		return nil // caught as the caller
 	}
 	c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target)
 	return err
@@ -227,6 +235,9 @@ func (c *checkpoint) permit() error {
 
 // survey looks again at what can no longer change.
 func (c *checkpoint) survey() (err error) {
+	if c.view != nil {
+		return nil // of ourselves, in predump
+	}
 	if c.caught != nil && !c.self() {
 		if err := c.permit(); err != nil { // the target may have changed its user meanwhile
 			return err
