@@ -202,9 +202,10 @@ func (b *Builder) moveScratch() error {
 
 // pageSink fills staged memory with the contents of one chunk.
 type pageSink struct {
-	b    *Builder
-	runs []procfs.Range // where they are staged
-	from int64          // offset in the image file, if it is one
+	b       *Builder
+	runs    []procfs.Range // where they are staged
+	from    int64          // offset in the image file, if it is one
+	nursery *nursery       // nil if pages are filled where they are
 }
 
 var _ image.Mover = (*pageSink)(nil)
@@ -213,23 +214,39 @@ var _ image.Mover = (*pageSink)(nil)
 // happen later, together with what else is staged; a stream cannot wait.
 func (m *pageSink) Move(n int64) error {
 	b := m.b
-	offset := uint64(m.from)
+	offset := m.from
 	for _, run := range m.runs {
-		p := b.Stage()
-		if b.seekable {
-			row := p.Call(unix.SYS_PREAD64, tracer.Imm(uint64(b.taskIn)), tracer.Imm(uint64(run.Start)), tracer.Imm(run.Len()), tracer.Imm(offset)).Full()
-			b.Expect(row, fault.ImageRead, "memory contents")
-		} else {
-			row := p.Call(unix.SYS_READ, tracer.Imm(uint64(b.taskIn)), tracer.Imm(uint64(run.Start)), tracer.Imm(run.Len())).Full()
-			b.Expect(row, fault.ImageRead, "memory contents")
+		if m.nursery != nil {
+			for _, whole := range extents([]procfs.Range{run}) {
+				m.read(procfs.Range{Start: run.Start, End: whole.Start}, &offset)
+				m.read(procfs.Range{Start: m.nursery.at.Start, End: m.nursery.at.Start + procfs.Addr(whole.Len())}, &offset)
+				m.nursery.move(b, whole)
+				run.Start = whole.End
+			}
 		}
-		offset += run.Len()
+		m.read(run, &offset)
 	}
 	b.filling += uint64(n)
 	if b.seekable && b.filling < fillLimit {
 		return nil
 	}
 	return b.Flush()
+}
+
+// read adds the reading of the next bytes of the image.
+func (m *pageSink) read(to procfs.Range, offset *int64) {
+	if to.Empty() {
+		return
+	}
+	p := m.b.Stage()
+	var row *tracer.Row
+	if m.b.seekable {
+		row = p.Pread(m.b.taskIn, to.Start, to.Len(), *offset)
+	} else {
+		row = p.Read(m.b.taskIn, to.Start, to.Len())
+	}
+	m.b.Expect(row.Full(), fault.ImageRead, "memory contents")
+	*offset += int64(to.Len())
 }
 
 // Digest hashes the same bytes: of a file from the file, beside the task's

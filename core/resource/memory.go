@@ -129,9 +129,7 @@ var advice = []struct {
 
 // Further advice of madvise(2) that the restart gives.
 const (
-	madvPopulateWrite = 23  // since Linux 5.14
-	madvCollapse      = 25  // since Linux 6.1
-	madvGuardInstall  = 102 // since Linux 6.13
+	madvGuardInstall = 102 // since Linux 6.13
 )
 
 // mapFixedNoReplace is MAP_FIXED_NOREPLACE (mmap(2), since Linux 4.17): a mapping

@@ -12,14 +12,15 @@ import (
 )
 
 type memoryRestore struct {
-	mm     *image.MM
-	exe    string
-	exeFD  *stagedFile // nil if the link stays as it is
-	exeRow *tracer.Row
-	auxv   []uint64
-	mapped []*stagedMapping         // those that are moved at commit
-	files  map[string]*stagedFile   // opened for mapping, by name and access
-	moves  map[procfs.Special]place // vdso and its like
+	mm      *image.MM
+	exe     string
+	exeFD   *stagedFile // nil if the link stays as it is
+	exeRow  *tracer.Row
+	auxv    []uint64
+	mapped  []*stagedMapping         // those that are moved at commit
+	files   map[string]*stagedFile   // opened for mapping, by name and access
+	moves   map[procfs.Special]place // vdso and its like
+	nursery *nursery                 // nil until huge pages are worth it
 }
 
 // place is where a special mapping belongs.
@@ -60,6 +61,12 @@ func (r *memoryRestore) Load(b *Builder) error {
 	}
 	for _, f := range r.files {
 		f.closeStaged(b)
+	}
+	if r.nursery != nil {
+		r.nursery.drop(b)
+		if r.nursery.uffd != nil {
+			r.nursery.uffd.closeStaged(b)
+		}
 	}
 	if err := r.checkSpecials(b); err != nil {
 		return err

@@ -15,12 +15,13 @@ import (
 
 // stagedMapping is a mapping of the image: at is where it lies until commit.
 type stagedMapping struct {
-	vma   *image.VMA
-	more  vmaMore
-	path  string
-	final procfs.Range
-	at    procfs.Range
-	open  bool // writable for filling, to be closed with the final protection
+	vma        *image.VMA
+	more       vmaMore
+	path       string
+	final      procfs.Range
+	at         procfs.Range
+	open       bool // writable for filling, to be closed with the final protection
+	registered bool // pages may be moved in
 }
 
 // check refuses what no checkpoint has written.
@@ -110,6 +111,9 @@ func (r *memoryRestore) clear(b *Builder, final procfs.Range) error {
 		if err := b.moveScratch(); err != nil {
 			return err
 		}
+	}
+	if r.nursery != nil && r.nursery.at.Overlaps(final) {
+		r.nursery.drop(b) // made anew elsewhere when it is needed
 	}
 	for _, m := range r.mapped {
 		if !m.at.Overlaps(final) {
@@ -235,8 +239,13 @@ func (r *memoryRestore) fill(b *Builder, m *stagedMapping) error {
 		if err := m.makeWritable(b); err != nil {
 			return err
 		}
-		m.wantHugePages(b, runs)
-		if err := b.R.Pages(chunk.Pages, &pageSink{b: b, runs: runs, from: b.R.Offset()}); err != nil {
+		sink := &pageSink{b: b, runs: runs, from: b.R.Offset()}
+		if len(extents(runs)) > 0 {
+			if sink.nursery, err = r.wantHugePages(b, m); err != nil {
+				return err
+			}
+		}
+		if err := b.R.Pages(chunk.Pages, sink); err != nil {
 			return err
 		}
 	}
@@ -277,25 +286,24 @@ func (m *stagedMapping) makeWritable(b *Builder) error {
 	return nil
 }
 
-// wantHugePages asks for huge pages where all of one is about to be filled:
-// that saves the page faults, which are most of the time of a restart. The
-// advice leaves no mark on the mapping, and its failure does not matter.
-func (m *stagedMapping) wantHugePages(b *Builder, runs []procfs.Range) {
-	if m.vma.Type != image.VMAAnon || !m.private() || m.vma.Flags&(image.VMNoHugePage|image.VMHugePage) != 0 {
-		return
-	}
-	for _, run := range runs {
-		start := (run.Start + hugePage - 1) &^ (hugePage - 1)
-		end := run.End &^ (hugePage - 1)
-		if start >= end {
-			continue
+// wantHugePages returns the nursery if pages can be moved from it into the
+// mapping, nil if not.
+func (r *memoryRestore) wantHugePages(b *Builder, m *stagedMapping) (*nursery, error) {
+	if r.nursery == nil {
+		var err error
+		if r.nursery, err = openNursery(b); err != nil {
+			return nil, err
 		}
-		p := b.Stage()
-		for a := start; a < end; a += hugePage {
-			p.Madvise(procfs.Range{Start: a, End: a + procfs.Addr(procfs.PageSize)}, madvPopulateWrite).Tolerate()
-		}
-		p.Madvise(procfs.Range{Start: start, End: end}, madvCollapse).Tolerate()
 	}
+	if !m.registered {
+		if !r.nursery.suits(m) {
+			return nil, nil
+		}
+		if err := r.nursery.register(b, m); err != nil {
+			return nil, err
+		}
+	}
+	return r.nursery, nil
 }
 
 func (r *memoryRestore) loadGuards(b *Builder, m *stagedMapping) error {
@@ -323,6 +331,9 @@ func (r *memoryRestore) loadGuards(b *Builder, m *stagedMapping) error {
 // finish gives the mapping its final protection and locks it.
 func (r *memoryRestore) finish(b *Builder, m *stagedMapping) error {
 	object := fmt.Sprintf("mapping %v", m.final)
+	if m.registered {
+		r.nursery.unregister(b, m)
+	}
 	if m.open {
 		b.Expect(b.Stage().Mprotect(m.at, m.prot()), fault.StageMemory, object)
 	}
