@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -106,8 +107,8 @@ func (c *checkpoint) processes() []procfs.PID {
 }
 
 // look takes a view of the target.
-func (c *checkpoint) look() (*resource.View, error) {
-	v, err := resource.Look(c.req.Target, c.self())
+func (c *checkpoint) look(by func(pid procfs.PID, self bool) (*resource.View, error)) (*resource.View, error) {
+	v, err := by(c.req.Target, c.self())
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +135,7 @@ func (c *checkpoint) predump() (err error) {
 	if by := task.TracedBy(c.req.Target); by != 0 {
 		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", by)}
 	}
-	v, err := c.look()
+	v, err := c.look(resource.Glance)
 	if err != nil {
 		return err
 	}
@@ -243,7 +244,7 @@ func (c *checkpoint) survey() (err error) {
 			return err
 		}
 	}
-	if c.view, err = c.look(); err != nil {
+	if c.view, err = c.look(resource.Look); err != nil {
 		return err
 	}
 	if err := c.view.CheckStopped(c.frozen.Leader()); err != nil {
@@ -253,11 +254,13 @@ func (c *checkpoint) survey() (err error) {
 }
 
 // dump writes the image. Its reader learns from the stream itself if it fails.
-func (c *checkpoint) dump() error {
+func (c *checkpoint) dump() (err error) {
 	out, err := imageWriter(c.req.Out, c.process)
 	if err != nil {
 		return err
 	}
+	trim := reserve(c.req.Out, c.view.Resident())
+	defer func() { err = errors.Join(err, trim()) }()
 	w := image.NewWriter(out, Records)
 	e := c.frozen.Leader()
 	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
@@ -280,6 +283,10 @@ func (c *checkpoint) dump() error {
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 		s.Slept, s.SleptOK = c.slept, c.sleptOK
+		if in := readback(c.req.Out); in != nil {
+			defer func() { _ = in.Close() }() // only read from
+			s.Readback, s.Position = in, func() (int64, error) { return c.req.Out.Seek(0, io.SeekCurrent) }
+		}
 		if err := s.Ask(); err != nil {
 			return err
 		}

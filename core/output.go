@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -100,3 +101,49 @@ func signalOf(errno unix.Errno) (unix.Signal, bool) {
 	}
 	return 0, false
 }
+
+// readback opens an image that is being written for reading, nil where that
+// would not show what has just been written, or is not allowed.
+func readback(out *os.File) *os.File {
+	info, err := out.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	flags, err := unix.FcntlInt(out.Fd(), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_APPEND != 0 {
+		return nil
+	}
+	in, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", out.Fd()))
+	if err != nil {
+		return nil
+	}
+	return in
+}
+
+// reserve asks the file system for the blocks that an image will take, which
+// makes writing it half as fast again on ext4, and returns what gives back the
+// rest. What the image becomes larger by, it gets as usual; a file system that
+// cannot or will not is written to as usual as well.
+func reserve(out *os.File, size uint64) (trim func() error) {
+	trim = func() error { return nil }
+	const tmpfs = 0x01021994 // gains nothing, statfs(2)
+	var fs unix.Statfs_t
+	info, err := out.Stat()
+	if size < reserveFrom || err != nil || !info.Mode().IsRegular() || unix.Fstatfs(int(out.Fd()), &fs) != nil || fs.Type == tmpfs {
+		return trim
+	}
+	at, err := out.Seek(0, io.SeekCurrent)
+	if err != nil || at < info.Size() || unix.Fallocate(int(out.Fd()), unix.FALLOC_FL_KEEP_SIZE, at, int64(size)) != nil {
+		return trim
+	}
+	return func() error {
+		info, err := out.Stat()
+		if err != nil {
+			return err
+		}
+		return out.Truncate(info.Size()) // frees what lies beyond
+	}
+}
+
+// reserveFrom is from what size on reserving is worth it.
+const reserveFrom = 16 << 20

@@ -253,8 +253,7 @@ func (m *pageSink) read(to procfs.Range, offset *int64) {
 // own reading; of a stream from where the task has read them to.
 func (m *pageSink) Digest(n int64, h io.Writer) error {
 	if m.b.seekable {
-		_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(m.b.in, m.from, n), make([]byte, pieceSize))
-		return err
+		return hashFile(h, m.b.in, m.from, n)
 	}
 	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
 		if err := m.b.memory.Read(piece.Start, buf); err != nil {

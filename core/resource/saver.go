@@ -3,9 +3,8 @@ package resource
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/object"
@@ -29,7 +28,12 @@ type Saver struct {
 	memory  *tracer.Memory
 	out     io.Writer // the image, as we hold it
 	taskOut tracer.FD // the image, as the task holds it; -1 if it must not write itself
-	parts   []Saving
+	// Readback, if set, is a regular file that the image goes to, open for
+	// reading, and Position the offset at which it is written: what the task
+	// has just written is hashed from there, which is faster than from the task.
+	Readback *os.File
+	Position func() (int64, error)
+	parts    []Saving
 }
 
 // copyLimit is up to how many bytes of a chunk we copy ourselves: below it,
@@ -121,7 +125,8 @@ func (s *Saver) pages(ranges []procfs.Range, readable bool) error {
 type pageSource struct {
 	s      *Saver
 	runs   []procfs.Range
-	copied bool // never written by the task itself
+	copied bool  // never written by the task itself
+	at     int64 // offset in the image at which the task has written them
 }
 
 var _ image.Mover = (*pageSource)(nil)
@@ -131,9 +136,15 @@ func (m *pageSource) Move(n int64) error {
 	if m.copied || m.s.taskOut < 0 || n <= copyLimit {
 		return m.copy(m.s.out)
 	}
+	if m.s.Readback != nil {
+		var err error
+		if m.at, err = m.s.Position(); err != nil {
+			return err
+		}
+	}
 	p := m.s.Remote.Program()
 	for _, run := range m.runs {
-		p.Call(unix.SYS_WRITE, tracer.Imm(uint64(m.s.taskOut)), tracer.Imm(uint64(run.Start)), tracer.Imm(run.Len())).Full()
+		p.Write(m.s.taskOut, run.Start, run.Len()).Full()
 	}
 	if err := p.Run(); err != nil {
 		return fmt.Errorf("write %d bytes of memory: %w", n, err)
@@ -142,7 +153,18 @@ func (m *pageSource) Move(n int64) error {
 }
 
 // Digest reads the same bytes again: the task is frozen, they cannot differ.
-func (m *pageSource) Digest(_ int64, h io.Writer) error { return m.copy(h) }
+func (m *pageSource) Digest(n int64, h io.Writer) error {
+	if m.at == 0 {
+		return m.copy(h)
+	}
+	return hashFile(h, m.s.Readback, m.at, n)
+}
+
+// hashFile hashes n bytes of a file from an offset on.
+func hashFile(h io.Writer, f *os.File, from, n int64) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(f, from, n), make([]byte, pieceSize))
+	return err
+}
 
 func (m *pageSource) copy(w io.Writer) error {
 	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {

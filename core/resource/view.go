@@ -34,12 +34,22 @@ type View struct {
 
 // Look reads the view of a process. It holds /proc/PID open until Close.
 func Look(pid procfs.PID, self bool) (*View, error) {
+	return look(pid, self, (*procfs.Proc).Mappings)
+}
+
+// Glance is Look without the flags of mappings, for which the kernel walks all
+// pages of the process: it costs nothing however large that is.
+func Glance(pid procfs.PID, self bool) (*View, error) {
+	return look(pid, self, (*procfs.Proc).Maps)
+}
+
+func look(pid procfs.PID, self bool, mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (*View, error) {
 	proc, err := procfs.Open(pid)
 	if err != nil {
 		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
 	}
 	v := &View{PID: pid, Self: self, Proc: proc}
-	if err := v.read(); err != nil {
+	if err := v.read(mappings); err != nil {
 		proc.Close()
 		if errors.Is(err, procfs.ErrGone) {
 			return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
@@ -49,7 +59,7 @@ func Look(pid procfs.PID, self bool) (*View, error) {
 	return v, nil
 }
 
-func (v *View) read() (err error) {
+func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err error) {
 	if v.Status, err = v.Proc.Status(); err != nil {
 		return err
 	}
@@ -59,7 +69,7 @@ func (v *View) read() (err error) {
 	if v.Status.Kthread || v.Stat.State == 'Z' || v.Stat.State == 'X' {
 		return nil // the rest of its /proc is empty; Survey refuses it
 	}
-	if v.Mappings, err = v.Proc.Mappings(); err != nil {
+	if v.Mappings, err = mappings(v.Proc); err != nil {
 		return &fault.Error{Code: fault.NotPermitted, Object: v.Name(), Err: err}
 	}
 	if v.FDs, err = v.Proc.FDs(); err != nil {
