@@ -67,7 +67,7 @@ func newRootCommand() *cobra.Command {
 		}
 	}
 	add(groupRun, newRunCommand(), newCCCommand(), newCFlagsCommand())
-	add(groupCheckpoint, newCheckpointCommand())
+	add(groupCheckpoint, newCheckpointCommand(), newRestartCommand())
 	add(groupLook, newInspectCommand(), newVerifyCommand())
 	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())
 	root.SetCompletionCommandGroupID(groupHelp)

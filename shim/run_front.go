@@ -13,7 +13,7 @@ import (
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
-// front is the process that was started as `crshim run`. CMD stays in its process group, so what the terminal does
+// front is the process that was started as `crshim run` or `crshim restart`. CMD stays in its process group, so what the terminal does
 // to the group it does to both; the front passes on what is sent to it alone, and stops and ends as CMD does.
 type front struct {
 	report  socket
@@ -22,6 +22,11 @@ type front struct {
 	pidfd   int        // of CMD, -1 before it has started
 	signals <-chan sentSignal
 
+	settled  bool                    // CMD is what it is to be; false while a restart is under way
+	unserved bool                    // its calls are not the supervisor's concern
+	restored func(*front, int) error // called when a restart has succeeded, with the pid of CMD
+	lost     bool                    // the supervisor was killed
+
 	// While CMD is stopped by a signal, what the front's action for it was.
 	stoppedBy unix.Signal
 	action    sigaction
@@ -29,7 +34,15 @@ type front struct {
 
 // runCommand runs CMD and returns its wait status.
 func runCommand(log logConfig, command []string) (unix.WaitStatus, error) {
-	start := stateAtStart()
+	return launch(&stageConfig{Start: stateAtStart(), Log: log}, command, nil)
+}
+
+// errDetached is what front.restored returns to leave the job to itself.
+var errDetached = errors.New("detached")
+
+// launch starts the stages and returns the wait status of CMD. In a restart restored is called once CMD runs; its error
+// ends the front.
+func launch(config *stageConfig, command []string, restored func(*front, int) error) (unix.WaitStatus, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return 0, err
@@ -38,20 +51,36 @@ func runCommand(log logConfig, command []string) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open pidfd: %w", err)
 	}
-	supervisor, err := spawn(stageSupervise, &stageConfig{Start: start, Report: theirs, Front: self, Log: log}, command, nil)
+	config.Report, config.Front = theirs, self
+	supervisor, err := spawn(stageSupervise, config, command, nil)
 	if err != nil {
 		return 0, err
 	}
 	theirs.close()
-	if err := errors.Join(unix.Close(self), dropInherited(1)); err != nil {
+	if err := errors.Join(unix.Close(self), config.leaveToJob()); err != nil {
 		return 0, err
 	}
-	signals, err := catchSignals(start)
+	signals, err := catchSignals(config.Start)
 	if err != nil {
 		return 0, err
 	}
-	f := &front{report: ours, pidfd: -1, signals: signals}
+	f := &front{report: ours, pidfd: -1, signals: signals, settled: config.Restart == nil, restored: restored}
 	return f.mirror(supervisor)
+}
+
+// leaveToJob gives up what is for the job alone.
+func (c *stageConfig) leaveToJob() error {
+	lastNull := 1
+	if r := c.Restart; r != nil {
+		// The writer of a pipe must see its end with the supervisor.
+		if err := unix.Close(r.Image); err != nil {
+			return fmt.Errorf("close image: %w", err)
+		}
+		if r.Detach {
+			lastNull = 0 // the process id is to be printed
+		}
+	}
+	return dropInherited(lastNull)
 }
 
 // mirror does as CMD does until CMD has ended.
@@ -61,27 +90,42 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 	supervised := make(chan unix.WaitStatus, 1)
 	go awaitChild(supervisor, supervised)
 
-	var failed error
+	var failed fault.List
+	var ended *notice
 	for {
 		select {
 		case a := <-reports:
 			switch {
-			case a.err != nil && failed != nil:
-				return 0, failed
 			case a.err != nil:
-				return 0, &fault.Error{Code: fault.SupervisorLost, Object: "the command", Err: a.err}
-			case a.Kind == noticeFailed:
-				failed = errors.Join(failed, a.Failure.err())
-			case a.Kind == noticeEnded:
 				// With nothing left of the job the supervisor ends too, and nothing of ours outlives this process.
-				if !a.Remain && supervised != nil {
+				if supervised != nil {
 					f.noteEnd(<-supervised)
 				}
-				return a.Status, failed
+				switch {
+				case failed != nil:
+					return 0, failed
+				case ended == nil:
+					return 0, &fault.Error{Code: fault.SupervisorLost, Object: "the command", Err: a.err}
+				case f.lost && !f.settled && ended.Status.Signal() == unix.SIGKILL:
+					return 0, &fault.Error{Code: fault.SupervisorLost, Object: "the restart"}
+				}
+				return ended.Status, nil
+			case a.Kind == noticeFailed:
+				failed = append(failed, a.Failure.err())
+			case a.Kind == noticeRestored:
+				f.settled, f.unserved = true, !a.Calls
+				if err := f.restored(f, a.PID); err != nil {
+					return 0, err
+				}
+			case a.Kind == noticeEnded:
+				ended = &a.notice
 			default:
 				if err := f.handle(a); err != nil {
 					return 0, err
 				}
+			}
+			if ended != nil && ended.Remain && f.settled {
+				return ended.Status, failed.Err()
 			}
 		case sent := <-f.whenStarted():
 			if err := f.pass(sent); err != nil {
@@ -96,7 +140,8 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 
 // noteEnd says so if the supervisor was killed: the calls of CMD fail without another reason.
 func (f *front) noteEnd(supervisor unix.WaitStatus) {
-	if supervisor.Signaled() {
+	f.lost = supervisor.Signaled()
+	if f.lost && f.settled && !f.unserved {
 		printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
 	}
 }
@@ -191,6 +236,14 @@ func (f *front) pass(s sentSignal) error {
 		return fmt.Errorf("pass %s on: %w", unix.SignalName(sig), err)
 	}
 	return nil
+}
+
+// kill ends CMD.
+func (f *front) kill() error {
+	if f.pidfd < 0 {
+		return nil
+	}
+	return unix.PidfdSendSignal(f.pidfd, unix.SIGKILL, nil, 0)
 }
 
 // dieBy kills this process by a signal that killed CMD, without a second core dump. It returns only if that fails.

@@ -12,13 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The stages of `crshim run`: crshim executed again under a first argument that no person types. docs/decisions/003-three-processes.md says why
+// The stages of `crshim run` and `crshim restart`: crshim executed again under a first argument that no person types. docs/decisions/003-three-processes.md says why
 // there are three.
 //
 //	crshim run       the front: what the shell sees; stops and ends as CMD does
 //	  __supervise    receives and handles the calls, as long as a task is under the filter
 //	    __parent     the parent of CMD and of its orphans: waits, and tells the front
 //	      __exec     loads the filter, hands over the listener, becomes CMD
+//
+// In a restart CMD is a blank process, which the supervisor fills from the image.
 const (
 	stageSupervise = "__supervise"
 	stageParent    = "__parent"
@@ -38,7 +40,12 @@ type stageConfig struct {
 	Front  int        `json:",omitzero"` // pidfd of the front, for __parent
 	Hand   socket     `json:",omitzero"` // from __exec and __parent to __supervise
 	Log    logConfig
+	// Restart is nil for `crshim run`.
+	Restart *restartConfig `json:",omitempty"`
 }
+
+// filtered tells whether CMD is under a filter of ours.
+func (c *stageConfig) filtered() bool { return c.Restart == nil || c.Restart.Calls }
 
 // socket is the descriptor of one end of a SOCK_SEQPACKET pair.
 type socket int
@@ -76,15 +83,21 @@ func runStage() {
 	if err == nil {
 		os.Exit(statusOK)
 	}
-	if sendErr := config.Report.send(notice{Kind: noticeFailed, Failure: failureOf(err)}); sendErr != nil {
-		fmt.Fprintf(os.Stderr, "crshim: %v\n", errors.Join(err, sendErr))
+	for _, failure := range failuresOf(err) {
+		if sendErr := config.Report.send(notice{Kind: noticeFailed, Failure: failure}); sendErr != nil {
+			fmt.Fprintf(os.Stderr, "crshim: %v\n", errors.Join(err, sendErr))
+		}
 	}
 	os.Exit(statusSelf)
 }
 
 // keep calls f for every descriptor that the configuration names.
 func (c *stageConfig) keep(f func(fd int)) {
-	for _, fd := range []int{int(c.Report), c.Front, int(c.Hand)} {
+	fds := []int{int(c.Report), c.Front, int(c.Hand)}
+	if c.Restart != nil {
+		fds = append(fds, c.Restart.Image)
+	}
+	for _, fd := range fds {
 		if fd > 0 {
 			f(fd)
 		}
@@ -94,20 +107,12 @@ func (c *stageConfig) keep(f func(fd int)) {
 // spawn starts the next stage. It inherits every descriptor that we inherited, under the same numbers, and those that
 // the configuration names.
 func spawn(stage string, config *stageConfig, command []string, attr *syscall.SysProcAttr) (pid int, err error) {
-	text, err := json.Marshal(config)
-	if err != nil {
-		return 0, fmt.Errorf("describe stage %s: %w", stage, err)
-	}
-	config.keep(func(fd int) {
-		if _, fcntlErr := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); fcntlErr != nil {
-			err = errors.Join(err, fmt.Errorf("pass descriptor %d on: %w", fd, fcntlErr))
-		}
-	})
+	argv, err := config.pass(stage, command)
+	defer config.keep(unix.CloseOnExec)
 	if err != nil {
 		return 0, err
 	}
-	defer config.keep(unix.CloseOnExec)
-	pid, err = syscall.ForkExec("/proc/self/exe", append([]string{"crshim", stage, string(text)}, command...), &syscall.ProcAttr{
+	pid, err = syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: []uintptr{0, 1, 2},
 		Sys:   attr,
@@ -116,6 +121,20 @@ func spawn(stage string, config *stageConfig, command []string, attr *syscall.Sy
 		return 0, fmt.Errorf("start stage %s: %w", stage, err)
 	}
 	return pid, nil
+}
+
+// pass lets the descriptors of the configuration through execve, and returns the command line of a stage.
+func (c *stageConfig) pass(stage string, command []string) ([]string, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("describe stage %s: %w", stage, err)
+	}
+	c.keep(func(fd int) {
+		if _, fcntlErr := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); fcntlErr != nil {
+			err = errors.Join(err, fmt.Errorf("pass descriptor %d on: %w", fd, fcntlErr))
+		}
+	})
+	return append([]string{"crshim", stage, string(text)}, command...), err
 }
 
 // detach leaves the job that the stage was started in: the terminal's signals and hang-up no longer reach it, and it holds

@@ -17,6 +17,9 @@ import (
 
 // becomeCommand is the stage that turns into CMD. It runs on the locked main thread.
 func becomeCommand(config *stageConfig, command []string) error {
+	if config.Restart != nil {
+		return becomeBlank(config)
+	}
 	path, err := findCommand(command[0])
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ type notice struct {
 	Status  unix.WaitStatus `json:",omitempty"` // of an end
 	Remain  bool            `json:",omitempty"` // at an end: other tasks live on
 	PID     int             `json:",omitempty"` // of CMD
+	Calls   bool            `json:",omitempty"` // of noticeRestored: the calls are being served
 	Parent  int             `json:",omitempty"` // of the sender of noticeStarted
 	Failure *failure        `json:",omitempty"`
 }
@@ -34,31 +35,39 @@ const (
 	noticeEnded     noticeKind = "ended"     // parent to front and supervisor: CMD has ended
 	noticeListener  noticeKind = "listener"  // __exec to supervisor, with the listener
 	noticeServed    noticeKind = "served"    // supervisor to __exec: the calls are being served
+	noticeBlank     noticeKind = "blank"     // __exec to supervisor: PID is about to become a blank process
+	noticeSeized    noticeKind = "seized"    // supervisor to __exec: become one
+	noticeRestored  noticeKind = "restored"  // supervisor to front: PID runs what was in the image
 )
 
 // failure is a fault.Error on its way to the front, which prints it.
 type failure struct {
 	Code   fault.Code
 	Object string     `json:",omitempty"`
+	Detail string     `json:",omitempty"`
 	Cause  string     `json:",omitempty"`
 	Errno  unix.Errno `json:",omitempty"`
 }
 
-// failureOf describes err; what is not a fault becomes a failed launch.
-func failureOf(err error) *failure {
-	var f *fault.Error
-	if !errors.As(err, &f) {
-		f = &fault.Error{Code: fault.LaunchFailed, Err: err}
+// failuresOf describes err, each blocker of a refusal by itself; what is not a fault becomes a failed launch.
+func failuresOf(err error) []*failure {
+	faults := fault.Flatten(err)
+	if len(faults) == 0 {
+		faults = fault.List{{Code: fault.LaunchFailed, Err: err}}
 	}
-	out := &failure{Code: f.Code, Object: f.Object}
-	if f.Err != nil {
-		out.Cause, out.Errno = f.Err.Error(), fault.Errno(f.Err)
+	var out []*failure
+	for _, f := range faults {
+		failure := &failure{Code: f.Code, Object: f.Object, Detail: f.Detail}
+		if f.Err != nil {
+			failure.Cause, failure.Errno = f.Err.Error(), fault.Errno(f.Err)
+		}
+		out = append(out, failure)
 	}
 	return out
 }
 
-func (f *failure) err() error {
-	e := &fault.Error{Code: f.Code, Object: f.Object}
+func (f *failure) err() *fault.Error {
+	e := &fault.Error{Code: f.Code, Object: f.Object, Detail: f.Detail}
 	if f.Cause != "" {
 		e.Err = &remoteError{text: f.Cause, errno: f.Errno}
 	}
@@ -74,8 +83,8 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.errno }
 
-// maxNotice bounds a message; the longest holds a path in an error.
-const maxNotice = 16 << 10
+// maxNotice bounds a message; the longest holds a path in an error twice, in JSON six bytes for each of 4096.
+const maxNotice = 64 << 10
 
 // socketPair makes two connected sockets, close-on-exec. Messages stay whole and in order, whoever holds the ends.
 func socketPair() (ours, theirs socket, err error) {

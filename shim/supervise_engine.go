@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"encoding/json"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -25,10 +26,11 @@ func newEngine(warn func(format string, args ...any)) *core.Engine {
 	return engine
 }
 
-// filtersOf tells how many seccomp filters of pid are ours, which pass every call that an engine makes in it, and whether
-// our calls are caught there. Everything below a stage __parent is under one filter of ours, and nothing else is: that
-// stage adopts the orphans, so nobody gets out from under it while it lives.
-func filtersOf(pid procfs.PID) (ours int, caught bool) {
+// filtersOf tells how many seccomp filters of pid are known to pass every call that an engine makes in it, and whether our
+// calls are caught there. Everything below a stage __parent that says so is under one filter of ours: that stage adopts the
+// orphans, so nobody gets out from under it while it lives. The filters above are those of a container, say; they are known as far
+// as we run under them too.
+func filtersOf(pid procfs.PID) (benign int, caught bool) {
 	for isParent := false; pid > 1; {
 		p, err := procfs.Open(pid)
 		if err != nil {
@@ -36,14 +38,35 @@ func filtersOf(pid procfs.PID) (ours int, caught bool) {
 		}
 		stat, err := p.Stat()
 		args, argsErr := p.Cmdline()
+		status, statusErr := p.Status()
 		_ = p.Close()
-		if err != nil || argsErr != nil {
+		if err != nil || argsErr != nil || statusErr != nil {
 			return 0, false
 		}
-		if isParent && stat.Comm == commOfStages && len(args) > 1 && args[1] == stageParent {
-			return 1, true
+		if isParent && stat.Comm == commOfStages && isFilteringParent(args) {
+			return 1 + min(status.SeccompFilters, ownFilters()), true
 		}
 		pid, isParent = stat.PPid, true
 	}
 	return 0, false
+}
+
+// isFilteringParent tells whether a command line is that of a stage __parent whose children are under a filter of ours.
+func isFilteringParent(args []string) bool {
+	var config stageConfig
+	return len(args) > 2 && args[1] == stageParent && json.Unmarshal([]byte(args[2]), &config) == nil && config.filtered()
+}
+
+// ownFilters is how many seccomp filters this process is under, 0 if that cannot be told.
+func ownFilters() int {
+	p, err := procfs.Open(procfs.PID(os.Getpid()))
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = p.Close() }()
+	status, err := p.Status()
+	if err != nil {
+		return 0
+	}
+	return status.SeccompFilters
 }

@@ -36,8 +36,7 @@ func beParent(config *stageConfig, command []string) error {
 	p := &parent{report: config.Report, hand: config.Hand, front: config.Front}
 	next := *config
 	next.Front = 0
-	pidfd := -1
-	pid, err := spawn(stageExec, &next, command, &syscall.SysProcAttr{PidFD: &pidfd})
+	pid, pidfd, err := startExec(&next, command)
 	if err != nil {
 		return err
 	}
@@ -54,6 +53,18 @@ func beParent(config *stageConfig, command []string) error {
 	outliveSignals()
 	go p.obey()
 	return p.wait()
+}
+
+// startExec starts the stage __exec, in a restart with the process id that was asked for.
+func startExec(config *stageConfig, command []string) (pid, pidfd int, err error) {
+	if r := config.Restart; r != nil && r.PIDs != pidsNew {
+		pid, pidfd, err = spawnAs(r.PID, stageExec, config)
+		if err == nil || r.PIDs == pidsKeep || !errors.Is(err, errPID) {
+			return pid, pidfd, err
+		}
+	}
+	pid, err = spawn(stageExec, config, command, &syscall.SysProcAttr{PidFD: &pidfd})
+	return pid, pidfd, err
 }
 
 // wait reaps until there is nothing left to reap.
@@ -104,7 +115,9 @@ func (p *parent) obey() {
 		r, _, err := p.report.receive()
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				p.tell(notice{Kind: noticeFailed, Failure: failureOf(err)})
+				for _, failure := range failuresOf(err) {
+					p.tell(notice{Kind: noticeFailed, Failure: failure})
+				}
 			}
 			return // the front is gone
 		}

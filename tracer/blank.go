@@ -67,6 +67,49 @@ func (t *Tracer) blank(opt BlankOptions) (*Tracee, error) {
 	return e, nil
 }
 
+// SeizeBlank takes over a process of somebody else's that is about to execute
+// BlankProgram, and waits for start to tell it so. It comes stopped before the
+// first instruction, and ends when we do, until it is detached. Other stops on
+// the way are not ours: a signal has its effect.
+func (t *Tracer) SeizeBlank(tid TID, start func() error) (*Tracee, error) {
+	e, err := t.Seize(tid, Options{ExitKill: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := start(); err != nil {
+		return nil, errors.Join(err, e.Kill())
+	}
+	for executed := false; ; {
+		stop, err := e.WaitStop(-1)
+		switch {
+		case err != nil:
+			return nil, err
+		case stop.Gone():
+			return nil, fmt.Errorf("seize blank process %d: %w", tid, ErrGone)
+		case stop.Kind == EventStop && executed:
+			return e, nil
+		case stop.Kind == ExecStop:
+			executed = true
+			err = errors.Join(e.Interrupt(), e.Cont(0))
+		default:
+			err = e.Cont(stop.Signal)
+		}
+		if err != nil {
+			return nil, errors.Join(err, e.Kill())
+		}
+	}
+}
+
+// BlankProgram returns a descriptor of what a process executes, under the name
+// /proc/self/fd/N, to become a blank. It is closed by that.
+func BlankProgram() (int, error) {
+	fd, err := blankImage(blankWait)
+	if err != nil {
+		return -1, fmt.Errorf("make blank program: %w", err)
+	}
+	return fd, nil
+}
+
 // waitBlank waits for the stop that was asked for. The report that execve is
 // nearly done may come before it: we are told of the end of the descriptor
 // that closes on exec a moment earlier. That one is inside of the call, and
