@@ -20,7 +20,6 @@ type descriptors struct {
 	open    map[int32]bool
 	lowest  int32 // no number below it is free
 	high    int32 // where numbers that nobody wants begin
-	limit   uint64
 	pending []foreseen
 }
 
