@@ -32,6 +32,9 @@ func openSaved(config *restartConfig, engine *core.Engine) (*savedJob, error) {
 	s := &savedJob{config: config, image: os.NewFile(uintptr(config.Image), "image")}
 	var err error
 	if s.opened, err = engine.Open(s.image); err != nil {
+		if len(fault.Flatten(err)) == 0 {
+			err = &fault.Error{Code: fault.ImageRead, Object: "image", Err: err}
+		}
 		return nil, errors.Join(err, s.image.Close())
 	}
 	// Inside of a `crshim run` the calls work already.

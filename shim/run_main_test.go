@@ -3,6 +3,7 @@ package shim
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -49,30 +50,41 @@ func TestMain(m *testing.M) {
 const patience = 30 * time.Second
 
 var (
-	buildDir    string
-	buildCaller = sync.OnceValues(func() (string, error) {
+	buildDir      string
+	buildPrograms = sync.OnceValues(func() (string, error) {
 		dir, err := os.MkdirTemp("", "crshim-test-")
 		if err != nil {
 			return "", err
 		}
 		buildDir = dir
-		program := filepath.Join(dir, "caller")
-		out, err := exec.Command("cc", "-Wall", "-Wextra", "-Werror", "-Iinclude", "-o", program, "testdata/caller.c").CombinedOutput()
-		if err != nil {
-			return "", fmt.Errorf("cc: %w\n%s", err, out)
+		for _, name := range []string{"caller", "saved"} {
+			out, err := exec.Command("cc", "-Wall", "-Wextra", "-Werror", "-Iinclude", "-o", filepath.Join(dir, name), "testdata/"+name+".c").CombinedOutput()
+			if err != nil {
+				return "", fmt.Errorf("cc: %w\n%s", err, out)
+			}
 		}
-		return program, os.Chmod(dir, 0o755)
+		// The test binary itself lies where only its owner may look.
+		binary, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			return "", err
+		}
+		return dir, errors.Join(os.WriteFile(filepath.Join(dir, "crshim.test"), binary, 0o755), os.Chmod(dir, 0o755))
 	})
 )
 
-// callerProgram is testdata/caller.c, compiled.
-func callerProgram(t *testing.T) string {
+// testProgram is a program that every user may run: testdata/caller.c or saved.c, compiled, or the test binary as crshim.test.
+func testProgram(t *testing.T, name string) string {
 	t.Helper()
-	program, err := buildCaller()
+	dir, err := buildPrograms()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return program
+	return filepath.Join(dir, name)
+}
+
+func callerProgram(t *testing.T) string {
+	t.Helper()
+	return testProgram(t, "caller")
 }
 
 // crshim is a command line of the program under test.

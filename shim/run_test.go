@@ -331,16 +331,7 @@ func TestRunUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs: CAP_SETUID")
 	}
-	// The test binary lies where only root may look.
-	binary := filepath.Join(filepath.Dir(callerProgram(t)), "crshim.test")
-	data, err := os.ReadFile(testBinary(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(binary, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "run", callerProgram(t), "once")
+	cmd := exec.Command(testProgram(t, "crshim.test"), "run", callerProgram(t), "once")
 	cmd.Env = append(os.Environ(), mainEnv)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

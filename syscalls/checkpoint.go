@@ -7,6 +7,7 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/task"
 	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // handleCheckpoint is int checkpoint(pid_t pid, int fd, unsigned long flags).
@@ -39,5 +40,9 @@ func handleCheckpoint(c *Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return done.CRID, c.Remember(int(done.CRID))
+	// A caller that has ended since will not ask for its crid.
+	if err := c.Remember(int(done.CRID)); err != nil && !errors.Is(err, procfs.ErrGone) {
+		return 0, err
+	}
+	return done.CRID, nil
 }

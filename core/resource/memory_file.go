@@ -49,7 +49,7 @@ func (m *stagedMapping) sameFile(now *procfs.FD) error {
 	case now.Type() != unix.S_IFREG:
 		return &fault.Error{Code: fault.FileTypeChanged, Object: m.path}
 	case m.private() && uint64(now.Size) != m.more.Size:
-		return &fault.Error{Code: fault.FileState, Object: m.path, Detail: fmt.Sprintf("%d bytes, was %d", now.Size, m.more.Size)}
+		return &fault.Error{Code: fault.FileState, Object: m.path, Detail: fmt.Sprintf("%d bytes, was %d", now.Size, m.more.Size), Err: unix.ENOEXEC}
 	case uint64(now.Size) < m.vma.Pgoff*procfs.PageSize:
 		return &fault.Error{Code: fault.FileTooShort, Object: m.path}
 	}
@@ -67,7 +67,7 @@ func (m *stagedMapping) checkBuildID(b *Builder) error {
 		return fmt.Errorf("read first page of %s: %w", m.path, err)
 	}
 	if want := m.more.BuildID[:m.more.IDLen]; !bytes.Equal(buildID(head), want) {
-		return &fault.Error{Code: fault.FileState, Object: m.path, Detail: fmt.Sprintf("build id %x, was %x", buildID(head), want)}
+		return &fault.Error{Code: fault.FileState, Object: m.path, Detail: fmt.Sprintf("build id %x, was %x", buildID(head), want), Err: unix.ENOEXEC}
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 		flags |= unix.MAP_SHARED
 	}
 	if m.vma.Flags&image.VMGrowsDown != 0 {
-		flags |= unix.MAP_GROWSDOWN | unix.MAP_STACK
+		flags |= unix.MAP_GROWSDOWN // not MAP_STACK, which keeps huge pages out since Linux 6.7
 	}
 	if m.vma.Flags&image.VMNoReserve != 0 {
 		flags |= unix.MAP_NORESERVE
