@@ -24,6 +24,7 @@ const (
 	CallerGone        Code = 2403
 	CallerBusy        Code = 2404
 	CallerFilter      Code = 2405
+	CallerAltStack    Code = 2406
 	CommitFailed      Code = 2501
 	StageMemory       Code = 2601
 	StageRoom         Code = 2602
@@ -88,6 +89,9 @@ var restarts = []Entry{
 	{CallerFilter, unix.EOPNOTSUPP, "cannot restart in {the caller}: its own seccomp filter is in the way",
 		"The process rebuilds itself by calls that it makes, and its filter refuses one of them.",
 		"Call restart before loading the filter, or run crshim as root so that it can suspend filters."},
+	{CallerAltStack, unix.EBUSY, "cannot restart in {the caller}: it runs on its alternate signal stack",
+		"The kernel does not let a program change the stack that it is running on.",
+		"Call restart outside of the signal handler."},
 	{CommitFailed, unix.EIO, "cannot complete the restart of {the process}: it was killed",
 		"The old process had already been taken down when a step failed, so that there was nothing to return to.",
 		"Report the cause at the end of the line; everything that is known to fail is checked before this point."},

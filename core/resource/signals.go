@@ -223,7 +223,7 @@ func refuseOnAltStack(b *Builder) error {
 	}
 	const onStack = 1 // SS_ONSTACK
 	if binary.LittleEndian.Uint32(stack[8:])&onStack != 0 {
-		return &fault.Error{Code: fault.CallerBusy, Object: b.Caller.Name()}
+		return &fault.Error{Code: fault.CallerAltStack, Object: b.Caller.Name()}
 	}
 	return nil
 }
