@@ -59,6 +59,10 @@ func run(ctx context.Context, crshim string, rounds int, sizes, dirs string) (er
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	// What we have inherited is not for the programs that are saved.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return err
+	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
@@ -130,17 +134,28 @@ func duration(ns float64) string {
 	return fmt.Sprintf("%.1f ms", ns/1e6)
 }
 
-// output runs a command to its end.
+// output runs a command to its end. Its output goes to files: a program with a
+// pipe cannot be saved.
 func (b *bench) output(name string, args ...string) (string, error) {
-	var stderr strings.Builder
+	stdout, err := os.Create(filepath.Join(b.dir, "stdout"))
+	if err != nil {
+		return "", err
+	}
+	defer stdout.Close()
+	stderr, err := os.Create(filepath.Join(b.dir, "stderr"))
+	if err != nil {
+		return "", err
+	}
+	defer stderr.Close()
 	cmd := exec.CommandContext(b, name, args...)
 	cmd.Dir = b.dir
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, stderr.String())
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := cmd.Run(); err != nil {
+		said, _ := os.ReadFile(stderr.Name())
+		return "", fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, said)
 	}
-	return string(out), nil
+	out, err := os.ReadFile(stdout.Name())
+	return string(out), err
 }
 
 // timed is how long a command takes as a whole.

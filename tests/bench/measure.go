@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -142,8 +144,12 @@ func endByFile(name string) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		return err
 	}
-	if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
-		return fmt.Errorf("wait for %d: %w", pid, err)
+	// It is our child if whoever made it has ended, and somebody else's if not.
+	for unix.Kill(pid, 0) == nil {
+		if _, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); err != nil && !errors.Is(err, unix.ECHILD) {
+			return fmt.Errorf("wait for %d: %w", pid, err)
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return os.Remove(name)
 }
