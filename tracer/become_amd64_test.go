@@ -278,7 +278,7 @@ func TestBlank(t *testing.T) {
 
 func TestClone(t *testing.T) {
 	if unix.Geteuid() != 0 {
-		t.Skip("choosing a process number needs CAP_CHECKPOINT_RESTORE")
+		t.Skip("needs: CAP_CHECKPOINT_RESTORE (a process number of our choice)")
 	}
 	run(t, func(tr *Tracer) {
 		b, err := tr.Blank(BlankOptions{})
@@ -331,7 +331,7 @@ func freePID(t *testing.T) TID {
 // All of it works for an ordinary user, on a task of the same user.
 func TestNobody(t *testing.T) {
 	if unix.Geteuid() != 0 {
-		t.Skip("becoming another user needs CAP_SETUID")
+		t.Skip("needs: CAP_SETUID")
 	}
 	g := startTarget(t, nobody, "echo")
 	before := g.view()
@@ -346,7 +346,7 @@ func TestNobody(t *testing.T) {
 // what it is made to do. One in whose way they stand is left as it was.
 func TestSeccomp(t *testing.T) {
 	if unix.Geteuid() != 0 {
-		t.Skip("becoming another user needs CAP_SETUID")
+		t.Skip("needs: CAP_SETUID")
 	}
 	for _, c := range []struct {
 		nr       int

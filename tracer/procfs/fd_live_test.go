@@ -174,7 +174,7 @@ func TestManyFDs(t *testing.T) {
 	}
 	const many = 10000
 	if limit.Cur < many+100 {
-		t.Skipf("%d descriptors need RLIMIT_NOFILE above %d", many, limit.Cur)
+		t.Skipf("needs: RLIMIT_NOFILE of %d or more, it is %d", many, limit.Cur)
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {

@@ -167,7 +167,7 @@ func TestTimersOfSelf(t *testing.T) {
 	onThread(t, func(t *testing.T) {
 		p := self(t)
 		if _, err := p.ReadFile("timers"); errors.Is(err, unix.ENOENT) {
-			t.Skip("no /proc/PID/timers (CONFIG_CHECKPOINT_RESTORE)")
+			t.Skip("needs: CONFIG_CHECKPOINT_RESTORE (/proc/PID/timers)")
 		}
 		pid, tid := PID(os.Getpid()), PID(unix.Gettid())
 		want := map[int32]Timer{}
@@ -286,7 +286,7 @@ func TestExecStartOfStopped(t *testing.T) {
 	p, _ := stoppedArena(t)
 	one, told, err := p.ExecStart()
 	if err != nil || !told {
-		t.Skipf("no se.exec_start (CONFIG_SCHED_DEBUG): %v", err)
+		t.Skipf("needs: CONFIG_SCHED_DEBUG (se.exec_start): %v", err)
 	}
 	runtime.Gosched()
 	two, _, err := p.ExecStart()

@@ -121,7 +121,7 @@ func TestMappingsOfSelf(t *testing.T) {
 	}
 	link, err := p.MapFile(gone.Range)
 	if class(err) == "denied" && os.Geteuid() != 0 {
-		t.Skip("map_files needs CAP_CHECKPOINT_RESTORE")
+		t.Skip("needs: CAP_CHECKPOINT_RESTORE (/proc/PID/map_files)")
 	}
 	if err != nil || link != odd+" (deleted)" {
 		t.Errorf("MapFile = %q, %v", link, err)
@@ -134,7 +134,7 @@ func TestMappingNames(t *testing.T) {
 	for _, b := range [][]byte{private, shared} {
 		err := setAnonName(b, "my memory")
 		if errors.Is(err, unix.EINVAL) {
-			t.Skip("no names for anonymous memory (CONFIG_ANON_VMA_NAME)")
+			t.Skip("needs: CONFIG_ANON_VMA_NAME")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -155,7 +155,7 @@ func TestMappingNames(t *testing.T) {
 func TestSysVMapping(t *testing.T) {
 	id, err := unix.SysvShmGet(unix.IPC_PRIVATE, int(PageSize), unix.IPC_CREAT|0o600)
 	if errors.Is(err, unix.ENOSYS) {
-		t.Skip("no System V shared memory (CONFIG_SYSVIPC)")
+		t.Skip("needs: CONFIG_SYSVIPC")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func TestScanBothWaysAgree(t *testing.T) {
 	p, a := stoppedArena(t)
 	ioctl, read := openPagemap(t, p), openPagemap(t, p)
 	if !ioctl.scan {
-		t.Skip("the kernel has no PAGEMAP_SCAN (Linux 6.7)")
+		t.Skip("needs: kernel 6.7 (PAGEMAP_SCAN)")
 	}
 	read.scan = false
 	guard := guardTold(ioctl, a.All)

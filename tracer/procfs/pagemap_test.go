@@ -20,7 +20,7 @@ func bothWays(t *testing.T, p *Proc, check func(t *testing.T, pm *Pagemap)) {
 		t.Run(way.name, func(t *testing.T) {
 			pm := openPagemap(t, p)
 			if way.scan && !pm.scan {
-				t.Skip("the kernel has no PAGEMAP_SCAN (Linux 6.7)")
+				t.Skip("needs: kernel 6.7 (PAGEMAP_SCAN)")
 			}
 			pm.scan = way.scan
 			check(t, pm)
@@ -223,7 +223,7 @@ func TestScanAndProtect(t *testing.T) {
 		if _, err := pm.ScanAndProtect(a.All, Query{}); !errors.Is(err, unix.ENOTTY) {
 			t.Errorf("without PAGEMAP_SCAN: %v", err)
 		}
-		t.Skip("the kernel has no PAGEMAP_SCAN (Linux 6.7)")
+		t.Skip("needs: kernel 6.7 (PAGEMAP_SCAN)")
 	}
 	p := a.Places["private"]
 	if _, err := pm.ScanAndProtect(p.Range, Query{AllOf: Written}); !errors.Is(err, unix.EPERM) {

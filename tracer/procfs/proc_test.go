@@ -111,7 +111,7 @@ func TestMissingFileIsNotGone(t *testing.T) {
 
 func TestRecycledPID(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("a pid namespace with its own /proc needs CAP_SYS_ADMIN")
+		t.Skip("needs: CAP_SYS_ADMIN (pid and mount namespace)")
 	}
 	c := start(t, "recycle", func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
@@ -123,7 +123,7 @@ func TestRecycledPID(t *testing.T) {
 
 func TestStranger(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("another user's process needs CAP_SETUID")
+		t.Skip("needs: CAP_SETUID")
 	}
 	target := start(t, "wait")
 	c := start(t, "reader", asStranger, func(c *exec.Cmd) {
