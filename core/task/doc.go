@@ -13,6 +13,9 @@
 // still waits with a call of its own while someone else freezes it is answered
 // with a restart of that call: it will ask again when it runs again.
 //
+// A target that its control group has frozen is thawed for as long as it takes,
+// under the eyes of the tracer, and so is whoever shares the group (freezer.go).
+//
 // Everything that touches a tracee runs on the thread of its tracer; Claims
 // may be used from any goroutine.
 package task

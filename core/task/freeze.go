@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,9 @@ import (
 type Frozen struct {
 	PID   procfs.PID
 	Tasks []*tracer.Tracee // the leader first
+
+	freezers []freezer        // thawed for us
+	others   []*tracer.Tracee // tasks that those held too
 }
 
 // Leader returns the task that gave the process its pid.
@@ -29,6 +33,10 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID) (*Frozen, error) {
 	}
 	defer proc.Close()
 	f := &Frozen{PID: pid}
+	freezers, err := freezersOf(proc)
+	if err != nil {
+		return nil, err
+	}
 	known := make(map[procfs.PID]bool)
 	for {
 		tids, err := proc.Threads()
@@ -45,7 +53,11 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID) (*Frozen, error) {
 		if len(fresh) == 0 {
 			break
 		}
-		if err := f.stop(t, claims, fresh); err != nil {
+		thaw := func() error { return nil }
+		if len(freezers) > 0 && len(f.Tasks) == 0 {
+			thaw = func() error { return f.open(t, claims, freezers, tids) }
+		}
+		if err := f.stop(t, claims, fresh, thaw); err != nil {
 			return nil, errors.Join(err, f.Thaw())
 		}
 	}
@@ -55,8 +67,9 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID) (*Frozen, error) {
 	return f, nil
 }
 
-// stop interrupts the tasks all at once and then waits for each.
-func (f *Frozen) stop(t *tracer.Tracer, claims *Claims, tids []procfs.PID) error {
+// stop interrupts the tasks all at once and then waits for each. What thaw
+// does it may do only when none of them can run any more.
+func (f *Frozen) stop(t *tracer.Tracer, claims *Claims, tids []procfs.PID, thaw func() error) error {
 	from := len(f.Tasks)
 	for _, tid := range tids {
 		e, err := seize(t, tid, fmt.Sprintf("task %d of pid %d", tid, f.PID))
@@ -71,7 +84,15 @@ func (f *Frozen) stop(t *tracer.Tracer, claims *Claims, tids []procfs.PID) error
 			return fmt.Errorf("interrupt task %d: %w", tid, err)
 		}
 	}
-	for _, e := range f.Tasks[from:] {
+	if err := thaw(); err != nil {
+		return err
+	}
+	return awaitStops(claims, f.Tasks[from:])
+}
+
+// awaitStops waits for interrupted tasks.
+func awaitStops(claims *Claims, tasks []*tracer.Tracee) error {
+	for _, e := range tasks {
 		answer := func() error { return claims.Restart(e.TID()) }
 		if err := answer(); err != nil {
 			return fmt.Errorf("answer call of task %d: %w", e.TID(), err)
@@ -83,11 +104,11 @@ func (f *Frozen) stop(t *tracer.Tracer, claims *Claims, tids []procfs.PID) error
 	return nil
 }
 
-// Thaw lets every task go on in the state that it was in before: running, or
-// stopped by a signal.
+// Thaw lets every task go on in the state that it was in before: running,
+// stopped by a signal, or frozen by its control group.
 func (f *Frozen) Thaw() error {
-	var errs []error
-	for _, e := range f.Tasks {
+	errs := []error{f.close()}
+	for _, e := range slices.Concat(f.Tasks, f.others) {
 		if err := e.Detach(0); err != nil && !errors.Is(err, tracer.ErrGone) {
 			errs = append(errs, fmt.Errorf("thaw task %d: %w", e.TID(), err))
 		}
@@ -108,5 +129,11 @@ func (f *Frozen) Kill() error {
 	if err := unix.Kill(int(f.PID), unix.SIGKILL); err != nil {
 		return errors.Join(fmt.Errorf("kill pid %d: %w", f.PID, err), f.Thaw())
 	}
-	return nil
+	if len(f.freezers) == 0 {
+		return nil
+	}
+	// A task that is frozen does not die.
+	err := f.Leader().Kill()
+	f.Tasks = nil
+	return errors.Join(err, f.Thaw())
 }
