@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // bench is where programs are saved and restarted: a directory, and the user who does it.
@@ -117,11 +118,31 @@ func (b *bench) start(cmd *exec.Cmd) *exec.Cmd {
 	}
 	b.t.Cleanup(func() {
 		if cmd.ProcessState == nil {
+			// A program goes on when its front is killed.
+			for _, pid := range descendants(cmd.Process.Pid) {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
 	})
 	return cmd
+}
+
+func descendants(pid int) (pids []int) {
+	p, err := procfs.Open(procfs.PID(pid))
+	if err != nil {
+		return nil
+	}
+	defer p.Close()
+	children, err := p.Children()
+	if err != nil {
+		return nil
+	}
+	for _, child := range children {
+		pids = append(append(pids, descendants(int(child))...), int(child))
+	}
+	return pids
 }
 
 // end waits for cmd and returns its exit status, or -signal.
@@ -202,6 +223,19 @@ func (b *bench) ticking() (pid int) {
 
 // job is the restarted job behind the front cmd.
 func (b *bench) job(cmd *exec.Cmd) *job { return &job{t: b.t, cmd: cmd} }
+
+// adopt makes sure that a process which is not our child does not outlive the test.
+func (b *bench) adopt(pid int) {
+	b.t.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		_ = unix.Close(pidfd)
+	})
+}
 
 // status is a line of /proc/PID/status.
 func (b *bench) status(pid int, name string) string {
@@ -294,6 +328,7 @@ func TestRestartDetach(t *testing.T) {
 			b.t.Fatalf("status %d: %s", status, errs)
 		}
 		pid := number(b.t, out)
+		b.adopt(pid)
 		if text := b.read("pidfile"); text != out {
 			b.t.Errorf("pidfile %q, want %q", text, out)
 		}
@@ -330,6 +365,7 @@ func TestRestartPIDs(t *testing.T) {
 				return 0, status, errs
 			}
 			pid = number(b.t, out)
+			b.adopt(pid)
 			parent := parentOf(b.t, pid)
 			kill(b.t, pid, unix.SIGKILL)
 			awaitEnd(b.t, parent)
@@ -401,6 +437,27 @@ func TestRestartPipe(t *testing.T) {
 	if _, err := writer.WriteString("more"); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("the pipe still has a reader: %v", err)
 	}
+	kill(t, front.Process.Pid, unix.SIGUSR1)
+	if status := b.end(front); status != 7 {
+		t.Errorf("status %d, want 7", status)
+	}
+}
+
+// TestRestartStopped saves a program that somebody has stopped, as usage.txt of 2009 has it: it stays stopped, and what comes
+// back runs.
+func TestRestartStopped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	cmd := b.start(b.program("tick"))
+	b.await("out", "5\n")
+	kill(t, cmd.Process.Pid, unix.SIGSTOP)
+	awaitState(t, cmd.Process.Pid, 'T')
+	b.save(cmd.Process.Pid)
+	awaitState(t, cmd.Process.Pid, 'T')
+	kill(t, cmd.Process.Pid, unix.SIGKILL)
+	b.end(cmd)
+	front := b.start(b.crshim("restart", "img"))
+	b.more()
 	kill(t, front.Process.Pid, unix.SIGUSR1)
 	if status := b.end(front); status != 7 {
 		t.Errorf("status %d, want 7", status)

@@ -126,10 +126,8 @@ func (s socket) receive() (notice, int, error) {
 		if err == nil {
 			break
 		}
-		if errors.Is(err, unix.ECONNRESET) { // the other end was closed with messages unread
-			return notice{}, -1, io.EOF
-		}
-		if !errors.Is(err, unix.EINTR) {
+		// ECONNRESET says, once, that the other end was closed with messages of ours unread. Its own are still in the queue.
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNRESET) {
 			return notice{}, -1, fmt.Errorf("receive report: %w", err)
 		}
 	}
