@@ -81,9 +81,24 @@ func (e *env) clean() {
 				e.Logf("%s:\n%s", filepath.Base(name), text)
 			}
 		}
+		e.verifyImages()
 	}
 	if err := os.RemoveAll(e.dir); err != nil {
 		e.Error(err)
+	}
+}
+
+// verifyImages says of each image that a failed test has made whether it is
+// whole: was it written wrong, or read wrong?
+func (e *env) verifyImages() {
+	images, err := filepath.Glob(e.path("img*"))
+	if err != nil {
+		e.Error(err)
+	}
+	for _, image := range images {
+		if out, err := exec.Command(e.crshim, "verify", image).CombinedOutput(); err != nil {
+			e.Logf("crshim verify %s: %v\n%s", filepath.Base(image), err, out)
+		}
 	}
 }
 
