@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -155,7 +154,6 @@ type job struct {
 	cmd  *exec.Cmd
 	log  string // where its standard error goes, and its output if not asked for
 	done chan struct{}
-	wait sync.Once
 }
 
 // streams are files: a pipe would be a thing to save. A nil In is /dev/null,
