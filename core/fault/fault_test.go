@@ -192,7 +192,7 @@ func TestIs(t *testing.T) {
 
 func TestListNamesEveryBlocker(t *testing.T) {
 	err := List{{Code: Pipe, Object: "fd 1"}, {Code: Socket, Object: "fd 2"}}.Err()
-	want := "CR1201 cannot save fd 1: pipe\nCR1202 cannot save fd 2: socket"
+	want := "CR1201 cannot save fd 1: pipe to another process\nCR1202 cannot save fd 2: socket"
 	if err.Error() != want {
 		t.Errorf("got %q, want %q", err.Error(), want)
 	}

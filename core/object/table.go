@@ -16,6 +16,7 @@ type Class uint16
 const (
 	OpenFile     Class = 1 // struct file: an open file description
 	SharedMemory Class = 2 // the object behind MAP_SHARED|MAP_ANONYMOUS
+	Inode        Class = 3 // what several open files have in common: a pipe, a memfd
 )
 
 // ErrBadRef is returned for a reference that is zero, taken or of another class.

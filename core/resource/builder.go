@@ -165,7 +165,7 @@ func (b *Builder) Flush() error {
 	b.stage, b.expects, b.filling = nil, nil, 0
 	err := p.Run()
 	if err == nil {
-		return b.fds.confirm()
+		return b.fds.confirm(b.Remote)
 	}
 	if errors.Is(err, tracer.ErrShort) {
 		return image.ErrTruncated

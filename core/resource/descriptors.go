@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -23,8 +24,10 @@ type descriptors struct {
 	pending []foreseen
 }
 
+// foreseen is told by the result of a row, or by the task's memory.
 type foreseen struct {
 	row *tracer.Row
+	at  tracer.Addr // of an int, if row is nil
 	fd  tracer.FD
 }
 
@@ -61,13 +64,26 @@ func (d *descriptors) gaps() []interval {
 
 // take foresees the number that a call which opens a file will return.
 func (d *descriptors) take(row *tracer.Row) tracer.FD {
+	fd := d.next()
+	d.pending = append(d.pending, foreseen{row: row, fd: fd})
+	return fd
+}
+
+// takePair does so for a call that stores two, as pipe2(2).
+func (d *descriptors) takePair(at tracer.Addr) (pair [2]tracer.FD) {
+	for i := range pair {
+		pair[i] = d.next()
+		d.pending = append(d.pending, foreseen{at: at + tracer.Addr(4*i), fd: pair[i]})
+	}
+	return pair
+}
+
+func (d *descriptors) next() tracer.FD {
 	for d.open[d.lowest] {
 		d.lowest++
 	}
-	fd := d.lowest
-	d.open[fd] = true
-	d.pending = append(d.pending, foreseen{row, tracer.FD(fd)})
-	return tracer.FD(fd)
+	d.open[d.lowest] = true
+	return tracer.FD(d.lowest)
 }
 
 // put marks a number as open, and drop as closed.
@@ -89,14 +105,29 @@ func (d *descriptors) aside() tracer.FD {
 }
 
 // confirm checks what was foreseen after the program has run.
-func (d *descriptors) confirm() error {
+func (d *descriptors) confirm(r *tracer.Remote) error {
 	for _, f := range d.pending {
-		if got := tracer.FD(f.row.Result()); got != f.fd {
+		got, err := f.got(r)
+		if err != nil {
+			return err
+		}
+		if got != f.fd {
 			return &fault.Error{Code: fault.StageFailed, Object: "descriptor", Detail: fmt.Sprintf("opened as %d, not %d", got, f.fd)}
 		}
 	}
 	d.pending = d.pending[:0]
 	return nil
+}
+
+func (f foreseen) got(r *tracer.Remote) (tracer.FD, error) {
+	if f.row != nil {
+		return f.row.FD(), nil
+	}
+	var word [4]byte
+	if err := r.ReadMem(f.at, word[:]); err != nil {
+		return -1, fmt.Errorf("read descriptor: %w", err)
+	}
+	return tracer.FD(int32(binary.LittleEndian.Uint32(word[:]))), nil
 }
 
 // stagedFile is a file that the caller has open for the time of the stage.

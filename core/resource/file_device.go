@@ -20,7 +20,7 @@ var device = FileKind{
 	Records: []image.Spec{
 		image.Row[deviceRecord](deviceKind, "FD_DEVICE", image.InFiles, "an open character device; its parent is the reference of the open file"),
 	},
-	Match: func(f *procfs.FD) bool {
+	Match: func(_ *View, f *procfs.FD) bool {
 		return f.Type() == unix.S_IFCHR && memoryless[f.Rdev]
 	},
 	Refuse: func(v *View, f *procfs.FD) *fault.Error {

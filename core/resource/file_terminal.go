@@ -9,7 +9,6 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/object"
-	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -24,7 +23,7 @@ var terminal = FileKind{
 	Records: []image.Spec{
 		image.Row[terminalRecord](terminalKind, "FD_TERMINAL", image.InFiles, "an inherited terminal; its parent is the reference of the open file"),
 	},
-	Match:  isTerminal,
+	Match:  func(_ *View, f *procfs.FD) bool { return isTerminal(f) },
 	Refuse: refuseTerminal,
 	Dump: func(s *Saver, f *procfs.FD, ref object.Ref) error {
 		rec := terminalRecord{Rdev: f.Rdev, Flags: f.Flags &^ unix.O_CLOEXEC, Stdio: f.Number, Path: f.Target}
@@ -77,40 +76,13 @@ func refuseTerminal(v *View, f *procfs.FD) *fault.Error {
 	return nil
 }
 
-// loadTerminal takes the restarter's descriptor of the same number. One that
-// is missing, or that is the image itself, is replaced by another standard
-// descriptor that is a terminal, and without any by /dev/null.
 func loadTerminal(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	rec, head, err := image.Expect[terminalRecord](b.R)
 	if err != nil {
 		return nil, err
 	}
-	if head.Parent != uint32(ref) || rec.Stdio < 0 || rec.Stdio > 2 {
-		return nil, badImage(fault.ImageValue, fmt.Sprintf("open file %d", ref), "terminal on descriptor %d", rec.Stdio)
+	if head.Parent != uint32(ref) {
+		return nil, badImage(fault.ImageValue, fmt.Sprintf("open file %d", ref), "owner %d", head.Parent)
 	}
-	own, ok := substitute(b.Caller.FDs, rec.Stdio, b.taskIn)
-	if !ok {
-		f, err := b.openFile("/dev/null", unix.O_RDWR, fault.FileOpen)
-		if err != nil {
-			return nil, err
-		}
-		return &stagedOpen{fd: f.fd, path: "/dev/null"}, nil
-	}
-	row := b.Expect(b.Stage().Fcntl(own, unix.F_DUPFD_CLOEXEC, tracer.Imm(0)), fault.DescriptorLimit, fmt.Sprintf("fd %d", rec.Stdio))
-	return &stagedOpen{fd: b.fds.take(row), path: rec.Path}, nil
-}
-
-func substitute(fds []procfs.FD, want int32, not tracer.FD) (tracer.FD, bool) {
-	find := func(ok func(f *procfs.FD) bool) (tracer.FD, bool) {
-		for i := range fds {
-			if f := &fds[i]; f.Number <= 2 && tracer.FD(f.Number) != not && ok(f) {
-				return tracer.FD(f.Number), true
-			}
-		}
-		return 0, false
-	}
-	if fd, ok := find(func(f *procfs.FD) bool { return f.Number == want }); ok {
-		return fd, true
-	}
-	return find(isTerminal)
+	return b.inherit(ref, rec.Stdio, rec.Path)
 }

@@ -30,7 +30,7 @@ type FileKind struct {
 	Support Support
 	Note    string
 	Records []image.Spec
-	Match   func(f *procfs.FD) bool
+	Match   func(v *View, f *procfs.FD) bool
 	// Refuse names why this one cannot be saved; nil if it can.
 	Refuse func(v *View, f *procfs.FD) *fault.Error
 	// Dump writes the records of the open file, the first with the object's
@@ -50,11 +50,11 @@ type stagedOpen struct {
 }
 
 // FileKinds is the table of kinds, asked in order.
-var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &refusedFile}
+var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &pipe, &inherited, &refusedFile}
 
-func kindOf(f *procfs.FD) *FileKind {
+func kindOf(v *View, f *procfs.FD) *FileKind {
 	for _, k := range FileKinds {
-		if k.Match(f) {
+		if k.Match(v, f) {
 			return k
 		}
 	}
@@ -66,7 +66,7 @@ type filesSave struct{ nothingToAsk }
 func (filesSave) Survey(v *View) fault.List {
 	var list fault.List
 	for i := range v.FDs {
-		if refusal := kindOf(&v.FDs[i]).Refuse(v, &v.FDs[i]); refusal != nil {
+		if refusal := kindOf(v, &v.FDs[i]).Refuse(v, &v.FDs[i]); refusal != nil {
 			refusal.Object = v.FDName(v.FDs[i].Number)
 			list = append(list, refusal)
 		}
@@ -86,7 +86,7 @@ func (filesSave) Dump(s *Saver) error {
 	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs))}); err != nil {
 		return err
 	}
-	open := object.NewFiles(func(a, b int32) (int, error) { return kcmpFile(s.PID, a, b) })
+	open := object.NewFiles(func(a, b int32) (int, error) { return kcmp(s.PID, s.PID, kcmpFile, a, b) })
 	for i := range s.FDs {
 		f := &s.FDs[i]
 		same, err := open.Representative(f.Number, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
@@ -104,27 +104,11 @@ func (filesSave) Dump(s *Saver) error {
 		if !first {
 			continue
 		}
-		if err := kindOf(f).Dump(s, f, ref); err != nil {
+		if err := kindOf(s.View, f).Dump(s, f, ref); err != nil {
 			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
 		}
 	}
 	return nil
-}
-
-// kcmpFile orders the open files behind two descriptors of a process
-// (kcmp(2)): 0 equal, 1 less, 2 greater, 3 unequal without an order.
-func kcmpFile(pid procfs.PID, a, b int32) (int, error) {
-	const kcmpTypeFile = 0
-	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(pid), kcmpTypeFile, uintptr(a), uintptr(b), 0)
-	switch {
-	case errno != 0:
-		return 0, errno
-	case order == 0:
-		return 0, nil
-	case order == 1:
-		return -1, nil
-	}
-	return 1, nil
 }
 
 type filesRestore struct {

@@ -51,7 +51,7 @@ func openNursery(b *Builder) (*nursery, error) {
 	switch {
 	case fd.Err() == nil:
 		n.uffd = &stagedFile{fd: b.fds.take(fd)}
-		if err := b.fds.confirm(); err != nil {
+		if err := b.fds.confirm(b.Remote); err != nil {
 			return nil, err
 		}
 	case !errors.As(fd.Err(), &call):

@@ -30,6 +30,8 @@ type View struct {
 	BenignFilters int
 	// CanSuspendFilters tells whether the tracer switches filters off anyway.
 	CanSuspendFilters bool
+
+	others map[string][]holder // see elsewhere; nil before it was asked
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

@@ -1,0 +1,139 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// holder is a descriptor of another process.
+type holder struct {
+	pid procfs.PID
+	fd  int32
+}
+
+// elsewhere returns the descriptors of other processes whose links read like
+// this one's, as far as we may look into them: a pipe's link names the pipe,
+// that of an anonymous inode only its kind. All of /proc is read once for a
+// view.
+func (v *View) elsewhere(target string) ([]holder, error) {
+	if v.others == nil {
+		if err := v.readOthers(); err != nil {
+			return nil, err
+		}
+	}
+	return v.others[target], nil
+}
+
+func (v *View) readOthers() error {
+	own := make(map[string]bool)
+	for i := range v.FDs {
+		own[v.FDs[i].Target] = true
+	}
+	pids, err := procfs.List()
+	if err != nil {
+		return err
+	}
+	v.others = make(map[string][]holder)
+	for _, pid := range pids {
+		if pid == v.PID {
+			continue
+		}
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		names, err := os.ReadDir(dir)
+		if err != nil {
+			continue // not ours to look into, or gone
+		}
+		for _, name := range names {
+			target, err := os.Readlink(filepath.Join(dir, name.Name()))
+			if err != nil || !own[target] {
+				continue
+			}
+			n, err := strconv.ParseInt(name.Name(), 10, 32)
+			if err != nil {
+				return fmt.Errorf("read %s: %w", dir, err)
+			}
+			v.others[target] = append(v.others[target], holder{pid, int32(n)})
+		}
+	}
+	return nil
+}
+
+// sharedWith returns a process that has the same open file, 0 if none is
+// known. One that we may not compare with counts.
+func (v *View) sharedWith(f *procfs.FD) (procfs.PID, error) {
+	holders, err := v.elsewhere(f.Target)
+	if err != nil {
+		return 0, err
+	}
+	for _, h := range holders {
+		order, err := kcmp(v.PID, h.pid, kcmpFile, f.Number, h.fd)
+		switch {
+		case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EBADF):
+			continue // gone meanwhile
+		case err != nil, order == 0:
+			return h.pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// refuseNameless names why an open file that exists only between those who
+// have it open cannot be saved.
+func refuseNameless(v *View, f *procfs.FD) *fault.Error {
+	if f.Flags&unix.O_ASYNC != 0 {
+		return &fault.Error{Code: fault.FileOwner, Detail: f.Target}
+	}
+	pid, err := v.sharedWith(f)
+	switch {
+	case err != nil:
+		return &fault.Error{Code: fault.FileShared, Detail: f.Target, Err: err}
+	case pid != 0:
+		return &fault.Error{Code: fault.FileShared, Detail: fmt.Sprintf("%s, pid %d", f.Target, pid)}
+	}
+	return nil
+}
+
+// duplicate returns a descriptor of ours for the open file behind one of the
+// process (pidfd_getfd(2)). It is a bare number: os.File would make it block,
+// and for the process as well.
+func (v *View) duplicate(fd int32) (int, error) {
+	pidfd, err := unix.PidfdOpen(int(v.PID), 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd_open %d: %w", v.PID, err)
+	}
+	defer unix.Close(pidfd)
+	own, err := unix.PidfdGetfd(pidfd, int(fd), 0)
+	if err != nil {
+		return -1, fmt.Errorf("take %s: %w", v.FDName(fd), err)
+	}
+	return own, nil
+}
+
+// The kinds of kcmp(2).
+const (
+	kcmpFile     = 0
+	kcmpEpollTFD = 7
+)
+
+// kcmp orders two things of two processes: 0 equal, -1 less, 1 greater or
+// unequal without an order.
+func kcmp(a, b procfs.PID, kind int, x, y int32) (int, error) {
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), uintptr(kind), uintptr(x), uintptr(y), 0)
+	switch {
+	case errno != 0:
+		return 0, errno
+	case order == 0:
+		return 0, nil
+	case order == 1:
+		return -1, nil
+	}
+	return 1, nil
+}
