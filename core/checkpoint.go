@@ -144,18 +144,24 @@ func (c *checkpoint) predump() (err error) {
 	return v.Survey().Err()
 }
 
-// sleptFor is how long ago a task was last on a processor, by the clock of the
-// scheduler, which runs like the monotonic clock of user space.
+// sleptFor is how long ago a task was last on a processor, or less: by the
+// clock of the scheduler, whose distance from the monotonic clock our own
+// thread tells, which is on a processor now. Its entry is renewed at each tick.
 func sleptFor(p *procfs.Proc) (time.Duration, bool) {
 	at, ok, err := p.ExecStart()
 	if err != nil || !ok {
 		return 0, false
 	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+	own, err := procfs.OpenThread(procfs.PID(os.Getpid()), procfs.PID(unix.Gettid()))
+	if err != nil {
 		return 0, false
 	}
-	return max(time.Duration(now.Nano())-at, 0), true
+	defer own.Close()
+	here, ok, err := own.ExecStart()
+	if err != nil || !ok {
+		return 0, false
+	}
+	return max(here-at, 0), true
 }
 
 // maySuspendFilters tells whether a tracee's seccomp filters will not apply

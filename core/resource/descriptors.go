@@ -153,7 +153,10 @@ func (b *Builder) openFile(path string, flags int, code fault.Code) (*stagedFile
 		return nil, badImage(fault.ImageValue, "file name", "%q", path)
 	}
 	p := b.Stage()
-	flags |= unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
+	flags |= unix.O_CLOEXEC
+	if flags&unix.O_PATH == 0 { // with it openat2(2) takes nothing that opens
+		flags |= unix.O_NOCTTY | unix.O_NONBLOCK
+	}
 	row, err := b.openRow(p, path, flags)
 	if err != nil {
 		return nil, err

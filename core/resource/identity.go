@@ -61,12 +61,12 @@ const (
 type identitySave struct {
 	nothingToRefuse
 	dumpable, slack, thp *tracer.Row
-	death                tracer.Addr
+	death                *answer
 }
 
-func (i *identitySave) Ask(_ *Saver, p *tracer.Program) {
-	i.death = p.Buffer(8)
-	p.Prctl(unix.PR_GET_PDEATHSIG, tracer.Ptr(i.death))
+func (i *identitySave) Ask(s *Saver, p *tracer.Program) {
+	i.death = s.answer(p, 4)
+	p.Prctl(unix.PR_GET_PDEATHSIG, tracer.Ptr(i.death.at))
 	i.dumpable = p.Prctl(unix.PR_GET_DUMPABLE)
 	i.slack = p.Prctl(unix.PR_GET_TIMERSLACK)
 	i.thp = p.Prctl(unix.PR_GET_THP_DISABLE, tracer.Imm(0), tracer.Imm(0), tracer.Imm(0), tracer.Imm(0))
@@ -86,10 +86,6 @@ func (i *identitySave) Dump(s *Saver) error {
 	if err := s.W.Put(0, &image.Str{Text: s.Stat.Comm}); err != nil {
 		return err
 	}
-	death := make([]byte, 4)
-	if err := s.Remote.ReadMem(i.death, death); err != nil {
-		return err
-	}
 	personality, err := s.Proc.Personality()
 	if err != nil {
 		return err
@@ -99,7 +95,7 @@ func (i *identitySave) Dump(s *Saver) error {
 		UID: s.Status.Uid[1], GID: s.Status.Gid[1],
 		Personality: personality,
 		Dumpable:    uint32(i.dumpable.Result()),
-		DeathSignal: binary.LittleEndian.Uint32(death),
+		DeathSignal: binary.LittleEndian.Uint32(i.death.data),
 		TimerSlack:  i.slack.Result(),
 	}
 	for bit, set := range map[uint32]bool{savedItself: s.Self, callsCaught: s.CallsCaught, noNewPrivs: s.Status.NoNewPrivs, thpDisabled: i.thp.Result() == 1} {

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"sort"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,7 @@ type memoryRestore struct {
 	exeFD   *stagedFile // nil if the link stays as it is
 	exeRow  *tracer.Row
 	auxv    []uint64
+	locked  []*stagedMapping
 	mapped  []*stagedMapping         // those that are moved at commit
 	files   map[string]*stagedFile   // opened for mapping, by name and access
 	moves   map[procfs.Special]place // vdso and its like
@@ -69,6 +71,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 		}
 	}
 	if err := r.checkSpecials(b); err != nil {
+		return err
+	}
+	if err := r.checkLocked(b); err != nil {
 		return err
 	}
 	context, _, err := image.Expect[image.MMContext](b.R)
@@ -161,6 +166,27 @@ func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMap
 		return nil, err
 	}
 	return m, r.finish(b, m)
+}
+
+// checkLocked refuses where locking has met a limit.
+func (r *memoryRestore) checkLocked(b *Builder) error {
+	if len(r.locked) == 0 {
+		return nil
+	}
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	now, err := b.Caller.Proc.Mappings()
+	if err != nil {
+		return err
+	}
+	for _, m := range r.locked {
+		i := sort.Search(len(now), func(i int) bool { return now[i].End > m.at.Start })
+		if i == len(now) || now[i].Flags&procfs.VMLocked == 0 {
+			return &fault.Error{Code: fault.StageMemory, Object: fmt.Sprintf("mapping %v", m.final), Detail: "locked memory, RLIMIT_MEMLOCK"}
+		}
+	}
+	return nil
 }
 
 // badImage is the refusal of an image that no checkpoint has written.

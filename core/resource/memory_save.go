@@ -98,8 +98,10 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 		return fault.MemoryShadowStack
 	case f&procfs.VMSealed != 0:
 		return fault.MemorySealed
-	case f&(procfs.VMDroppable|procfs.VMSync) != 0 || m.ProtectionKey != 0:
+	case f&(procfs.VMDroppable|procfs.VMSync) != 0:
 		return fault.MemorySpecial
+	case m.ProtectionKey != 0 && f&(procfs.VMRead|procfs.VMWrite|procfs.VMExec) != procfs.VMExec:
+		return fault.MemorySpecial // the kernel itself keys only what may be executed and not read
 	}
 	return 0
 }
@@ -261,7 +263,7 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if err != nil {
 		return err
 	}
-	if err := d.pages(pages, m.Perms.Read); err != nil {
+	if err := d.pages(pages, m.Perms.Read && !m.Perms.Shared); err != nil {
 		return err
 	}
 	return d.W.EndPages()

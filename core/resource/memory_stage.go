@@ -43,18 +43,20 @@ func (m *stagedMapping) check() error {
 		return bad(fmt.Sprintf("special kind %d", m.more.Special))
 	case m.more.Special == 0 && v.Flags&image.VMIO != 0:
 		return bad("device memory")
-	case v.Type == image.VMAAnon && v.Flags&image.VMShared != 0 &&
+	case v.Type == image.VMAAnon && !m.private() &&
 		(m.more.Objref == 0 || m.more.Size > 1<<47 || m.more.Size < (v.Pgoff+m.final.Pages())*procfs.PageSize):
 		return bad("shared object")
 	case m.more.IDLen > uint32(len(m.more.BuildID)):
 		return bad("build id")
-	case v.Flags&image.VMShared != 0 && v.Flags&image.VMGrowsDown != 0:
+	case !m.private() && v.Flags&image.VMGrowsDown != 0:
 		return bad("shared stack")
 	}
 	return nil
 }
 
-func (m *stagedMapping) private() bool { return m.vma.Flags&image.VMShared == 0 }
+// private tells a private mapping from a shared one. A shared mapping of a file
+// that is open for reading has VM_MAYSHARE alone (mm/mmap.c).
+func (m *stagedMapping) private() bool { return m.vma.Flags&(image.VMShared|image.VMMayShare) == 0 }
 
 // prot is the final protection.
 func (m *stagedMapping) prot() int {
@@ -343,7 +345,10 @@ func (r *memoryRestore) finish(b *Builder, m *stagedMapping) error {
 		if m.vma.Flags&image.VMLockOnFault != 0 {
 			how = onFault
 		}
-		b.Expect(b.Stage().Mlock2(m.at, how), fault.StageMemory, object)
+		// It fails where pages cannot be brought in, and has locked them all the
+		// same; checkLocked tells that from a limit.
+		b.Stage().Mlock2(m.at, how).Tolerate()
+		r.locked = append(r.locked, m)
 	}
 	if m.vma.Type == image.VMAFile && m.more.IDLen > 0 && m.vma.Pgoff == 0 {
 		return m.checkBuildID(b)

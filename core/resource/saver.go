@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,19 +27,21 @@ type Saver struct {
 	SleptOK bool
 
 	memory  *tracer.Memory
-	out     io.Writer // the image, as we hold it
-	taskOut tracer.FD // the image, as the task holds it; -1 if it must not write itself
+	rseq    procfs.Range // pages of the task's rseq area
+	out     io.Writer    // the image, as we hold it
+	taskOut tracer.FD    // the image, as the task holds it; -1 if it must not write itself
 	// Readback, if set, is a regular file that the image goes to, open for
 	// reading, and Position the offset at which it is written: what the task
 	// has just written is hashed from there, which is faster than from the task.
 	Readback *os.File
 	Position func() (int64, error)
 	parts    []Saving
+	answers  []*answer
 }
 
-// copyLimit is up to how many bytes of a chunk we copy ourselves: below it,
+// copyPages is up to how many pages of a chunk we copy ourselves: below it,
 // making the task write costs more than it saves.
-const copyLimit = 64 << 12
+const copyPages = 64
 
 // NewSaver prepares to save a frozen task. taskOut is the image's descriptor
 // in the task itself, which then writes its memory without a copy; -1 has
@@ -51,6 +54,14 @@ func NewSaver(v *View, w *image.Writer, out io.Writer, taskOut tracer.FD, state 
 	s := &Saver{View: v, W: w, State: state, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, out: out, taskOut: taskOut}
 	for _, p := range Parts {
 		s.parts = append(s.parts, p.Save())
+	}
+	area, err := s.Tracee.Rseq()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("find rseq area of %s: %w", v.Name(), err), memory.Close())
+	}
+	if area.Pointer != 0 {
+		end, _ := (area.Pointer + tracer.Addr(area.Size)).PageUp()
+		s.rseq = procfs.Range{Start: area.Pointer.PageDown(), End: end}
 	}
 	return s, nil
 }
@@ -70,7 +81,26 @@ func (s *Saver) Ask() error {
 	if err := p.Run(); err != nil {
 		return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
 	}
+	for _, a := range s.answers { // the next program takes the place of this one
+		if err := s.Remote.ReadMem(a.at, a.data); err != nil {
+			return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
+		}
+	}
 	return nil
+}
+
+// answer is where a call of Ask leaves what it tells, and what that is once
+// the program has run.
+type answer struct {
+	at   tracer.Addr
+	data []byte
+}
+
+// answer reserves n bytes for what a call tells.
+func (s *Saver) answer(p *tracer.Program, n int) *answer {
+	a := &answer{at: p.Buffer(uint64(n)), data: make([]byte, n)}
+	s.answers = append(s.answers, a)
+	return a
 }
 
 // Dump writes the task's records.
@@ -87,21 +117,57 @@ func (s *Saver) Dump() error {
 func (s *Saver) vpid() uint32 { return uint32(s.PID) }
 
 // pages writes the contents of page ranges, in chunks that the format allows.
-// readable tells whether the task itself can read them.
-func (s *Saver) pages(ranges []procfs.Range, readable bool) error {
+// own tells whether the task itself can read them, and nobody else writes them.
+func (s *Saver) pages(ranges []procfs.Range, own bool) error {
+	steady, volatile := s.apart(ranges)
+	most := image.MaxChunk
+	if !own || s.taskOut < 0 {
+		most = copyPages
+	}
+	if err := s.chunks(steady, most); err != nil {
+		return err
+	}
+	return s.chunks(volatile, copyPages)
+}
+
+// apart takes out the pages that the kernel writes to while the task works for
+// us: those of its rseq area, which say what processor it is on. What is
+// written of them must be what is hashed.
+func (s *Saver) apart(ranges []procfs.Range) (steady, volatile []procfs.Range) {
+	if s.rseq.Empty() {
+		return ranges, nil
+	}
+	for _, r := range ranges {
+		hit, ok := r.Intersect(s.rseq)
+		if !ok {
+			steady = append(steady, r)
+			continue
+		}
+		volatile = append(volatile, hit)
+		for _, rest := range []procfs.Range{{Start: r.Start, End: hit.Start}, {Start: hit.End, End: r.End}} {
+			if !rest.Empty() {
+				steady = append(steady, rest)
+			}
+		}
+	}
+	return steady, volatile
+}
+
+// chunks writes ranges in chunks of so many pages.
+func (s *Saver) chunks(ranges []procfs.Range, most int) error {
 	var addrs []uint64
 	var runs []procfs.Range
 	emit := func() error {
 		if len(addrs) == 0 {
 			return nil
 		}
-		err := s.W.Pages(addrs, &pageSource{s: s, runs: runs, copied: !readable})
+		err := s.W.Pages(addrs, &pageSource{s: s, runs: runs})
 		addrs, runs = addrs[:0], nil
 		return err
 	}
 	for _, r := range ranges {
 		for !r.Empty() {
-			room := uint64(image.MaxChunk-len(addrs)) * procfs.PageSize
+			room := uint64(most-len(addrs)) * procfs.PageSize
 			run := r
 			if r.Len() > room {
 				run.End = run.Start + procfs.Addr(room)
@@ -110,7 +176,7 @@ func (s *Saver) pages(ranges []procfs.Range, readable bool) error {
 				addrs = append(addrs, uint64(a))
 			}
 			runs = append(runs, run)
-			if r.Start = run.End; len(addrs) == image.MaxChunk {
+			if r.Start = run.End; len(addrs) == most {
 				if err := emit(); err != nil {
 					return err
 				}
@@ -123,18 +189,18 @@ func (s *Saver) pages(ranges []procfs.Range, readable bool) error {
 // pageSource moves the contents of one chunk from the frozen task's memory
 // into the image.
 type pageSource struct {
-	s      *Saver
-	runs   []procfs.Range
-	copied bool  // never written by the task itself
-	at     int64 // offset in the image at which the task has written them
+	s    *Saver
+	runs []procfs.Range
+	data []byte // what we have copied ourselves
+	at   int64  // offset in the image at which the task has written them
 }
 
 var _ image.Mover = (*pageSource)(nil)
 
 // Move has the task write its own memory; small chunks we copy.
 func (m *pageSource) Move(n int64) error {
-	if m.copied || m.s.taskOut < 0 || n <= copyLimit {
-		return m.copy(m.s.out)
+	if n <= copyPages*int64(procfs.PageSize) {
+		return m.copy(n)
 	}
 	if m.s.Readback != nil {
 		var err error
@@ -152,28 +218,43 @@ func (m *pageSource) Move(n int64) error {
 	return nil
 }
 
-// Digest reads the same bytes again: the task is frozen, they cannot differ.
-func (m *pageSource) Digest(n int64, h io.Writer) error {
-	if m.at == 0 {
-		return m.copy(h)
+// copy reads a chunk once: what is written is what is hashed.
+func (m *pageSource) copy(n int64) error {
+	m.data = make([]byte, n)
+	rest := m.data
+	for _, run := range m.runs {
+		if err := m.s.memory.Read(run.Start, rest[:run.Len()]); err != nil {
+			return fmt.Errorf("read memory %v: %w", run, err)
+		}
+		rest = rest[run.Len():]
 	}
-	return hashFile(h, m.s.Readback, m.at, n)
+	_, err := m.s.out.Write(m.data)
+	return err
+}
+
+// Digest hashes the same bytes. Those that the task has written are read
+// again: it is frozen, and they cannot differ.
+func (m *pageSource) Digest(n int64, h io.Writer) error {
+	switch {
+	case m.data != nil:
+		_, err := h.Write(m.data)
+		return err
+	case m.at != 0:
+		return hashFile(h, m.s.Readback, m.at, n)
+	}
+	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
+		if err := m.s.memory.Read(piece.Start, buf); err != nil {
+			return fmt.Errorf("read memory %v: %w", piece, err)
+		}
+		_, err := h.Write(buf)
+		return err
+	})
 }
 
 // hashFile hashes n bytes of a file from an offset on.
 func hashFile(h io.Writer, f *os.File, from, n int64) error {
 	_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(f, from, n), make([]byte, pieceSize))
 	return err
-}
-
-func (m *pageSource) copy(w io.Writer) error {
-	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {
-		if err := m.s.memory.Read(piece.Start, buf); err != nil {
-			return fmt.Errorf("read memory %v: %w", piece, err)
-		}
-		_, err := w.Write(buf)
-		return err
-	})
 }
 
 // pieceSize fits the second level cache, so that hashing or writing finds hot

@@ -64,37 +64,30 @@ func changeable(sig int) bool { return sig != int(unix.SIGKILL) && sig != int(un
 
 type signalsSave struct {
 	nothingToRefuse
-	actions, stack tracer.Addr
+	actions, stack *answer
 }
 
-func (g *signalsSave) Ask(_ *Saver, p *tracer.Program) {
-	g.actions = p.Buffer(nSignals * sigactionSize)
+func (g *signalsSave) Ask(s *Saver, p *tracer.Program) {
+	g.actions = s.answer(p, nSignals*sigactionSize)
 	for sig := 1; sig <= nSignals; sig++ {
 		if changeable(sig) {
-			at := g.actions + tracer.Addr((sig-1)*sigactionSize)
+			at := g.actions.at + tracer.Addr((sig-1)*sigactionSize)
 			p.RtSigaction(unix.Signal(sig), 0, at)
 		}
 	}
-	g.stack = p.Buffer(stackSize)
-	p.Sigaltstack(0, g.stack)
+	g.stack = s.answer(p, stackSize)
+	p.Sigaltstack(0, g.stack.at)
 }
 
 func (g *signalsSave) Dump(s *Saver) error {
-	raw := make([]byte, nSignals*sigactionSize)
-	if err := s.Remote.ReadMem(g.actions, raw); err != nil {
-		return err
-	}
 	var actions actionsRecord
 	for i := range actions.Words {
-		actions.Words[i] = binary.LittleEndian.Uint64(raw[8*i:])
+		actions.Words[i] = binary.LittleEndian.Uint64(g.actions.data[8*i:])
 	}
 	if err := s.W.Put(s.vpid(), &actions); err != nil {
 		return err
 	}
-	stack := make([]byte, stackSize)
-	if err := s.Remote.ReadMem(g.stack, stack); err != nil {
-		return err
-	}
+	stack := g.stack.data
 	mask := maskRecord{
 		Blocked:  s.State.Sigmask,
 		AltStack: binary.LittleEndian.Uint64(stack),

@@ -60,7 +60,10 @@ func (s *Saver) sleepingCall() (sleepRecord, bool) {
 	case unix.SYS_POLL:
 		whole, ok = time.Duration(int32(r.Rdx))*time.Millisecond, int32(r.Rdx) >= 0
 	case unix.SYS_FUTEX:
-		whole, ok = s.timespec(r.R10)
+		const opMask, wait = 0x7f, 0 // FUTEX_CMD_MASK; of all waits only FUTEX_WAIT has an interval
+		if r.Rsi&opMask == wait {
+			whole, ok = s.timespec(r.R10)
+		}
 	}
 	if !ok {
 		return sleepRecord{}, false // begun anew, with its own arguments

@@ -41,23 +41,19 @@ const prGetTIDAddress = 40
 
 type threadSave struct {
 	nothingToRefuse
-	clearTID tracer.Addr
+	clearTID *answer
 }
 
-func (t *threadSave) Ask(_ *Saver, p *tracer.Program) {
-	t.clearTID = p.Buffer(8)
-	p.Prctl(prGetTIDAddress, tracer.Ptr(t.clearTID))
+func (t *threadSave) Ask(s *Saver, p *tracer.Program) {
+	t.clearTID = s.answer(p, 8)
+	p.Prctl(prGetTIDAddress, tracer.Ptr(t.clearTID.at))
 }
 
 func (t *threadSave) Dump(s *Saver) error {
 	if err := s.W.Put(s.vpid(), &image.Thread{GDTEntryTLSEntries: tlsEntries, SizeofTLSArray: tlsBytes}); err != nil {
 		return err
 	}
-	word := make([]byte, 8)
-	if err := s.Remote.ReadMem(t.clearTID, word); err != nil {
-		return err
-	}
-	rec := threadRecord{ClearTID: binary.LittleEndian.Uint64(word)}
+	rec := threadRecord{ClearTID: binary.LittleEndian.Uint64(t.clearTID.data)}
 	head, length, err := s.Tracee.RobustList()
 	if err != nil {
 		return fmt.Errorf("read robust list: %w", err)

@@ -33,7 +33,7 @@ type itimersRecord struct {
 	Words [3 * itimervalSize / 8]int64
 }
 
-type timersSave struct{ values tracer.Addr }
+type timersSave struct{ values *answer }
 
 func (*timersSave) Survey(v *View) fault.List {
 	var list fault.List
@@ -43,21 +43,17 @@ func (*timersSave) Survey(v *View) fault.List {
 	return list
 }
 
-func (t *timersSave) Ask(_ *Saver, p *tracer.Program) {
-	t.values = p.Buffer(3 * itimervalSize)
+func (t *timersSave) Ask(s *Saver, p *tracer.Program) {
+	t.values = s.answer(p, 3*itimervalSize)
 	for which := range 3 {
-		p.Call(unix.SYS_GETITIMER, tracer.Imm(uint64(which)), tracer.Imm(uint64(t.values)+uint64(which*itimervalSize)))
+		p.Call(unix.SYS_GETITIMER, tracer.Imm(uint64(which)), tracer.Imm(uint64(t.values.at)+uint64(which*itimervalSize)))
 	}
 }
 
 func (t *timersSave) Dump(s *Saver) error {
-	raw := make([]byte, 3*itimervalSize)
-	if err := s.Remote.ReadMem(t.values, raw); err != nil {
-		return err
-	}
 	var rec itimersRecord
 	for i := range rec.Words {
-		rec.Words[i] = int64(binary.LittleEndian.Uint64(raw[8*i:]))
+		rec.Words[i] = int64(binary.LittleEndian.Uint64(t.values.data[8*i:]))
 	}
 	return s.W.Put(s.vpid(), &rec)
 }
