@@ -86,10 +86,11 @@ counter_pid() {
     done
 }
 
-# compare LEFT RIGHT: print both side by side; every line must agree.
-compare() {
-    paste "$1" "$2" | awk -F '\t' '{ printf "    %-32s %-32s %s\n", $1, $2, $1 == $2 ? "same" : "DIFFERS" }'
-    cmp -s "$1" "$2" || fail "the two outputs differ"
+# beside LEFT RIGHT: print two files side by side, and which lines agree.
+beside() {
+    paste "$1" "$2" | awk -F '\t' '
+        BEGIN { printf "    %-26s %s\n", "FIRST LIFE", "SECOND LIFE" }
+        { printf "    %-26s %-26s %s\n", $1, $2, $1 == $2 ? "same" : "differs" }'
 }
 
 cd "$dir"
@@ -104,13 +105,13 @@ pids="$pid $pids"
 wait_lines count 6
 tail -n 2 count | sed 's/^/    /'
 
-say "2. Save it from outside. It runs on."
-show "crshim checkpoint $pid -o img; cp count count.then"
-# As in usage.txt of 2009, the file is set aside together with the image: stopped, so that both are of one moment.
+say "2. Save it from outside. It is stopped for a moment, so that the image and a copy of its file are of the same one."
+show "kill -STOP $pid; crshim checkpoint $pid -o img; cp count count.then; kill -CONT $pid"
 kill -STOP "$pid"
-"$crshim" checkpoint "$pid" -o img || fail 'checkpoint'
+"$crshim" checkpoint "$pid" -o img 2>said || fail "checkpoint: $(cat said)"
 cp count count.then
 kill -CONT "$pid"
+sed 's/^/    /' said
 echo "    the image: $(wc -c <img) bytes, after line $(wc -l <count.then)"
 
 say "3. Let it run on for a while, then kill it. What it wrote is kept; of the program nothing is left but the image."
@@ -129,12 +130,13 @@ cat count.then >count
 "$crshim" restart img || fail "restart ended with status $?"
 grep -q '^world, hello' count || fail 'the restarted program did not come to its end'
 
-say "5. What the first life wrote, and what the second one did, as far as the first one came:"
+say "5. What it wrote in its first life, and in its second one, as far as the first one came. Every line must agree:"
 head -n "$(wc -l <count.first)" count >count.second
-compare count.first count.second
+beside count.first count.second
+cmp -s count.first count.second || fail 'the two outputs differ'
 
 say "6. The other way round: a program that saves itself. crid = checkpoint(getpid(), fd, 0) returns a positive number,
-   and returns 0 in the process that comes back."
+   and 0 in the process that comes back: that line alone differs."
 show 'crshim run ./self count2 100 12 > self.image'
 "$crshim" run "$samples/self" "$dir/count2" 100 12 >self.image || fail 'self'
 cp count2 count2.first
@@ -142,7 +144,7 @@ cp count2 count2.first
 sed '/^count 2 /q' count2.first >count2
 show 'crshim run ./rstr < self.image'
 "$crshim" run "$samples/rstr" <self.image || fail 'rstr'
-paste count2.first count2 | awk -F '\t' '{ printf "    %-32s %-32s\n", $1, $2 }'
+beside count2.first count2
 grep -q 'checkpoint ret: [1-9]' count2.first || fail 'checkpoint() did not return a positive id'
 grep -q 'checkpoint ret: 0' count2 || fail 'checkpoint() did not return 0 after the restart'
 grep -v 'checkpoint ret' count2.first >a
