@@ -17,11 +17,18 @@ import (
 
 // restartConfig is what the stages of a restart are told.
 type restartConfig struct {
-	Image  int        `json:",omitzero"` // descriptor, for __supervise
-	Detach bool       `json:",omitzero"`
-	PIDs   pidsChoice // of PID and any other
-	PID    int        `json:",omitzero"` // of the process when it was saved, for __parent
-	Calls  bool       `json:",omitzero"` // the process is to be under the filter
+	Hold   socket // from the process that becomes CMD to the front
+	Detach bool   `json:",omitzero"`
+	Calls  bool   `json:",omitzero"` // CMD is to be under the filter
+	PIDs   pidsChoice
+	PID    int // of the process when it was saved
+}
+
+// release closes what only the process that becomes CMD holds on to: the front must see its end.
+func (r *restartConfig) release() {
+	if r != nil {
+		r.Hold.close()
+	}
 }
 
 // pidsChoice is the value of --pids.
@@ -63,7 +70,7 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 				return usageError{cmd: cmd, err: err}
 			}
 			r.PIDs = pidsChoice(pids)
-			status, err := restart(cmd.OutOrStdout(), log, r, args[0], pidfile)
+			status, err := restartImage(cmd.OutOrStdout(), log, &r, args[0], pidfile)
 			if err != nil {
 				return err
 			}
@@ -81,43 +88,58 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 	return asJob(cmd)
 }
 
-// restart restarts an image and returns how its process ended, or 0 once it runs detached.
-func restart(stdout io.Writer, log logConfig, r restartConfig, name, pidfile string) (unix.WaitStatus, error) {
+// restartImage restarts an image and returns how its process ended, or 0 once it runs detached.
+func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, pidfile string) (unix.WaitStatus, error) {
 	start := stateAtStart()
-	var err error
-	if name == toStdout {
-		r.Image, err = takeStdin()
-		// That the image came in there is no reason for the process to have it there.
-		start.Closed |= 1 << unix.Stdin
-	} else {
-		r.Image, err = unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-	}
+	image, err := openImage(name)
 	if err != nil {
 		return 0, &fault.Error{Code: fault.ImageRead, Object: name, Err: err}
 	}
-	if err := refuseTerminal(r.Image); err != nil {
-		return 0, &fault.Error{Code: fault.ImageRead, Object: name, Err: err}
+	defer func() { _ = image.Close() }()
+	if name == toStdout {
+		// That the image came in there is no reason for the process to have it there.
+		start.Closed |= 1 << unix.Stdin
 	}
-	file, err := createPIDFile(pidfile)
+	warnings, err := newLog(log)
 	if err != nil {
 		return 0, err
 	}
-	status, err := launch(&stageConfig{Start: start, Log: log, Restart: &r}, nil, func(f *front, pid int) error {
-		if err := file.publish(pid); err != nil {
-			return errors.Join(err, f.kill())
-		}
-		if !r.Detach {
-			return nil
-		}
-		if _, err := fmt.Fprintln(stdout, pid); err != nil {
-			return errors.Join(fmt.Errorf("print process id: %w", err), f.kill())
-		}
-		return errDetached
-	})
-	if errors.Is(err, errDetached) {
-		return 0, nil
+	r := &restart{config: config, image: image, stdout: stdout, done: make(chan outcome, 1)}
+	if err := r.open(newEngine(warnings.Warnf)); err != nil {
+		return 0, err
 	}
-	return status, errors.Join(err, file.discard())
+	if r.pidfile, err = createPIDFile(pidfile); err != nil {
+		r.opened.Close()
+		return 0, err
+	}
+	if r.hold, config.Hold, err = socketPair(); err != nil {
+		r.opened.Close()
+		return 0, errors.Join(err, r.pidfile.discard())
+	}
+	status, err := launch(&stageConfig{Start: start, Log: log, Restart: config}, nil, r)
+	return status, errors.Join(err, r.pidfile.discard())
+}
+
+// openImage opens the image that a command line names. The process is to read from it by itself, and must not be told to come again
+// later: the descriptor blocks.
+func openImage(name string) (*os.File, error) {
+	var fd int
+	var err error
+	if name == toStdout {
+		fd, err = takeStdin()
+	} else {
+		fd, err = unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		return nil, errors.Join(errors.New("it is a terminal"), unix.Close(fd))
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // takeStdin moves standard input away, and /dev/null into its place.
@@ -132,13 +154,6 @@ func takeStdin() (int, error) {
 	}
 	defer func() { _ = unix.Close(null) }()
 	return fd, unix.Dup3(null, unix.Stdin, 0)
-}
-
-func refuseTerminal(fd int) error {
-	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
-		return errors.New("it is a terminal")
-	}
-	return nil
 }
 
 // pidFile is a file that says who a process is. It appears only when it does.

@@ -17,6 +17,8 @@ static char **new_vector(int n) { return calloc(n + 1, sizeof(char *)); }
 
 static void set_vector(char **v, int i, char *s) { v[i] = s; }
 
+static char **behind_first(char **v) { return v + 1; }
+
 static void free_vector(char **v)
 {
 	for (int i = 0; v[i]; i++)
@@ -24,16 +26,44 @@ static void free_vector(char **v)
 	free(v);
 }
 
-// The child must have the number of its own choice, and then nothing of this process: a handler of the Go runtime would not
-// survive there, so they go and all signals wait. Returns the child, or -errno; *failed is the errno of its execve.
-static int clone_as(int number, char **argv, int *pidfd, int *failed)
+struct child {
+	const char *path;
+	char **argv;
+	int hold;    // executes path when a message comes there; 0: at once
+	int session; // leads a session of its own
+	int pidfd;   // result
+	int failed;  // result: errno of an execve at once
+};
+
+// Runs in a copy of a process with threads: nothing but system calls.
+static void become(struct child *c, const sigset_t *mask, int told)
+{
+	char byte, *none[] = { 0 };
+	int err;
+
+	sigprocmask(SIG_SETMASK, mask, 0);
+	if (c->session)
+		setsid();
+	if (c->hold) {
+		while ((err = read(c->hold, &byte, 1)) < 0 && errno == EINTR)
+			;
+		if (err <= 0)
+			_exit(125);
+	}
+	execve(c->path, c->argv, c->hold ? none : environ);
+	err = errno;
+	_exit(write(told, &err, sizeof err) < 0 ? 126 : 127);
+}
+
+// Returns the child, or -errno. Handlers of the Go runtime would not survive in it: they go, and until then no signal comes.
+static int clone_as(struct child *c, int number)
 {
 	struct clone_args args = {
 		.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
-		.pidfd = (uintptr_t)pidfd,
+		.pidfd = (uintptr_t)&c->pidfd,
 		.exit_signal = SIGCHLD,
-		.set_tid = (uintptr_t)&number,
-		.set_tid_size = 1,
+		.set_tid = number ? (uintptr_t)&number : 0,
+		.set_tid_size = number ? 1 : 0,
 	};
 	sigset_t all, mask;
 	int told[2], pid, err;
@@ -44,17 +74,13 @@ static int clone_as(int number, char **argv, int *pidfd, int *failed)
 	sigprocmask(SIG_SETMASK, &all, &mask);
 	pid = syscall(SYS_clone3, &args, sizeof args);
 	err = errno;
-	if (pid == 0) {
-		sigprocmask(SIG_SETMASK, &mask, 0);
-		execve("/proc/self/exe", argv, environ);
-		err = errno;
-		_exit(write(told[1], &err, sizeof err) < 0 ? 126 : 127);
-	}
+	if (pid == 0)
+		become(c, &mask, told[1]);
 	sigprocmask(SIG_SETMASK, &mask, 0);
 	close(told[1]);
-	*failed = 0;
-	if (pid > 0)
-		while (read(told[0], failed, sizeof *failed) < 0 && errno == EINTR)
+	c->failed = 0;
+	if (pid > 0 && !c->hold)
+		while (read(told[0], &c->failed, sizeof c->failed) < 0 && errno == EINTR)
 			;
 	close(told[0]);
 	return pid < 0 ? -err : pid;
@@ -74,29 +100,37 @@ import (
 // errPID says that a process id cannot be had.
 var errPID = errors.New("no such choice of process id")
 
-// spawnAs is spawn for a process of a certain number (clone3(2), set_tid, since Linux 5.5). Where that number cannot be had the
-// error is errPID as well as the fault.
-func spawnAs(number int, stage string, config *stageConfig) (pid, pidfd int, err error) {
-	argv, err := config.pass(stage, nil)
-	defer config.keep(unix.CloseOnExec)
-	if err != nil {
-		return 0, -1, err
-	}
-	vector := C.new_vector(C.int(len(argv)))
+// blankChild is a child that is about to become a blank process, or a stage on the way there.
+type blankChild struct {
+	path    string
+	argv    []string
+	hold    socket // it waits there before it executes path, unless this is 0
+	session bool   // it leads a session of its own
+}
+
+// start starts the child as that process (clone3(2), set_tid, since Linux 5.5), or as any if number is 0. Where a number cannot be
+// had the error is errPID as well as the fault.
+func (b *blankChild) start(number int) (pid, pidfd int, err error) {
+	vector := C.new_vector(C.int(len(b.argv) + 1))
 	defer C.free_vector(vector)
-	for i, arg := range argv {
-		C.set_vector(vector, C.int(i), C.CString(arg))
+	path := C.CString(b.path)
+	C.set_vector(vector, 0, path)
+	for i, arg := range b.argv {
+		C.set_vector(vector, C.int(i+1), C.CString(arg))
 	}
-	var fd, failed C.int
-	pid = int(C.clone_as(C.int(number), vector, &fd, &failed))
+	c := C.struct_child{path: path, argv: C.behind_first(vector), hold: C.int(b.hold)}
+	if b.session {
+		c.session = 1
+	}
+	pid = int(C.clone_as(&c, C.int(number)))
 	switch {
 	case pid < 0:
 		return 0, -1, pidFault(number, unix.Errno(-pid))
-	case failed != 0:
+	case c.failed != 0:
 		_, err := unix.Wait4(pid, nil, 0, nil)
-		return 0, -1, errors.Join(fmt.Errorf("start stage %s: %w", stage, unix.Errno(failed)), err, unix.Close(int(fd)))
+		return 0, -1, errors.Join(fmt.Errorf("execute %s: %w", b.path, unix.Errno(c.failed)), err, unix.Close(int(c.pidfd)))
 	}
-	return pid, int(fd), nil
+	return pid, int(c.pidfd), nil
 }
 
 func pidFault(number int, errno unix.Errno) error {

@@ -15,108 +15,151 @@ import (
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
-// savedJob is an image on its way to become a process.
-type savedJob struct {
-	config *restartConfig
-	image  *os.File
-	opened *core.Opened
-	calls  bool // they are to be served by us
+// restart is an image on its way to become a job. The front itself does it, as it is above CMD too and can say best what went
+// wrong.
+type restart struct {
+	config  *restartConfig
+	image   *os.File
+	opened  *core.Opened
+	hold    socket
+	done    chan outcome
+	stdout  io.Writer
+	pidfile *pidFile
 }
 
-// openSaved reads the head of an image, before there is any process for it.
-func openSaved(config *restartConfig, engine *core.Engine) (*savedJob, error) {
-	// The process reads its memory itself, and must not be told to come again later.
-	if err := unix.SetNonblock(config.Image, false); err != nil {
-		return nil, fmt.Errorf("open image: %w", err)
-	}
-	s := &savedJob{config: config, image: os.NewFile(uintptr(config.Image), "image")}
-	var err error
-	if s.opened, err = engine.Open(s.image); err != nil {
-		if len(fault.Flatten(err)) == 0 {
-			err = &fault.Error{Code: fault.ImageRead, Object: "image", Err: err}
-		}
-		return nil, errors.Join(err, s.image.Close())
+// outcome is how a restart went.
+type outcome struct {
+	pid int
+	err error
+}
+
+// errNotStarted says that CMD has ended before it could be filled, which is told by how it ended.
+var errNotStarted = errors.New("not started")
+
+// open reads the head of the image, before there is any process for it.
+func (r *restart) open(engine *core.Engine) (err error) {
+	if r.opened, err = engine.Open(r.image); err != nil {
+		return asFault(fault.ImageRead, err)
 	}
 	// Inside of a `crshim run` the calls work already.
 	_, caught := filtersOf(procfs.PID(os.Getpid()))
-	s.calls = s.opened.CallsCaught && !caught
-	return s, nil
-}
-
-// stages is what the following stages are told.
-func (s *savedJob) stages() *restartConfig {
-	next := *s.config
-	next.Image, next.PID, next.Calls = 0, int(s.opened.PID), s.calls
-	return &next
-}
-
-// restore makes the process that __exec is about to give up the one in the image, and tells the front.
-func (s *savedJob) restore(hand, report socket) error {
-	defer func() { _ = s.image.Close() }()
-	r, _, err := hand.receive()
-	switch {
-	case errors.Is(err, io.EOF), err == nil && r.Kind != noticeBlank:
-		err = errNotStarted
-	}
-	if err != nil {
-		s.opened.Close()
-		return err
-	}
-	done, err := s.opened.Into(func(t *tracer.Tracer) (*tracer.Tracee, error) {
-		return t.SeizeBlank(procfs.PID(r.PID), func() error { return hand.send(notice{Kind: noticeSeized}) })
-	})
-	switch {
-	case errors.Is(err, tracer.ErrGone):
-		return errNotStarted // killed by somebody, which is how the job ends then
-	case err != nil && len(fault.Flatten(err)) == 0:
-		return &fault.Error{Code: fault.StageFailed, Object: "image", Err: err}
-	case err != nil:
-		return err
-	}
-	// A front that was killed needs not be told.
-	_ = report.send(notice{Kind: noticeRestored, PID: int(done.PID), Calls: s.calls})
+	r.config.PID, r.config.Calls = int(r.opened.PID), r.opened.CallsCaught && !caught
 	return nil
 }
 
-// becomeBlank is the end of the stage __exec in a restart: a process with nothing in it, that the supervisor holds.
-func becomeBlank(config *stageConfig) error {
-	if config.Restart.Detach {
-		if err := leaveJob(); err != nil {
-			return err
-		}
+// asFault gives a code to what has none.
+func asFault(code fault.Code, err error) error {
+	if len(fault.Flatten(err)) == 0 {
+		return &fault.Error{Code: code, Object: "image", Err: err}
 	}
+	return err
+}
+
+// run fills the process that is to become CMD.
+func (r *restart) run() {
+	pid, err := r.fill()
+	r.hold.close()      // who still waits for us does so in vain
+	_ = r.image.Close() // the writer of a pipe must see its end
+	r.done <- outcome{pid, err}
+}
+
+func (r *restart) fill() (int, error) {
+	waiting, _, err := r.hold.receive()
+	if err != nil {
+		r.opened.Close()
+		if errors.Is(err, io.EOF) {
+			return 0, errNotStarted
+		}
+		return 0, err
+	}
+	done, err := r.opened.Into(func(t *tracer.Tracer) (*tracer.Tracee, error) {
+		return t.SeizeBlank(procfs.PID(waiting.PID), func() error { return r.hold.send(notice{Kind: noticeSeized}) })
+	})
+	switch {
+	case errors.Is(err, tracer.ErrGone):
+		return 0, errNotStarted // somebody has killed it
+	case err != nil:
+		return 0, asFault(fault.StageFailed, err)
+	}
+	return int(done.PID), nil
+}
+
+// announce says which process the job is.
+func (r *restart) announce(pid int) error {
+	if err := r.pidfile.publish(pid); err != nil {
+		return err
+	}
+	if !r.config.Detach {
+		return nil
+	}
+	if _, err := fmt.Fprintln(r.stdout, pid); err != nil {
+		return fmt.Errorf("print process id: %w", err)
+	}
+	return nil
+}
+
+// startBlank starts the process that is to be filled, with the process id that was asked for. Under a filter it is a stage
+// first, which loads that.
+func startBlank(config *stageConfig) (pid, pidfd int, err error) {
+	r := config.Restart
+	child := blankChild{session: r.Detach}
 	if config.filtered() {
-		if err := enterFilter(config.Hand); err != nil {
-			return err
+		child.path = "/proc/self/exe"
+		child.argv, err = config.pass(stageExec, nil)
+		defer config.keep(unix.CloseOnExec)
+	} else {
+		child.hold = r.Hold
+		child.path, child.argv, err = prepareBlank(config)
+	}
+	if err != nil {
+		return 0, -1, err
+	}
+	if r.PIDs == pidsNew {
+		return child.start(0)
+	}
+	pid, pidfd, err = child.start(r.PID)
+	if r.PIDs == pidsAuto && errors.Is(err, errPID) {
+		return child.start(0)
+	}
+	return pid, pidfd, err
+}
+
+// becomeBlank is the end of the stage __exec in a restart.
+func becomeBlank(config *stageConfig) error {
+	if err := enterFilter(config.Hand); err != nil {
+		return err
+	}
+	path, argv, err := prepareBlank(config)
+	if err != nil {
+		return err
+	}
+	if err := config.Restart.Hold.send(notice{Kind: noticeBlank, PID: os.Getpid()}); err != nil {
+		return err
+	}
+	if _, _, err := config.Restart.Hold.receive(); err != nil {
+		os.Exit(statusSelf) // the front has failed, and says why if it can
+	}
+	return fmt.Errorf("execute blank program: %w", syscall.Exec(path, argv, nil))
+}
+
+// prepareBlank returns what is to be executed, and sees to it that a blank process will have no other descriptors than the
+// standard ones that are meant for it. All else that a program has will be that of the image.
+func prepareBlank(config *stageConfig) (path string, argv []string, err error) {
+	for fd := range 3 {
+		if config.Start.Closed&(1<<fd) != 0 || config.Restart.Detach && fd > 0 && isPipe(fd) {
+			unix.CloseOnExec(fd)
 		}
 	}
 	program, err := tracer.BlankProgram()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	if err := config.Start.restore(); err != nil {
-		return err
-	}
-	if err := config.Hand.send(notice{Kind: noticeBlank, PID: os.Getpid()}); err != nil {
-		return err
-	}
-	if _, _, err := config.Hand.receive(); err != nil {
-		os.Exit(statusSelf) // the supervisor has failed, and says why if it can
-	}
-	return fmt.Errorf("execute blank program: %w", syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", program), []string{"crshim"}, nil))
+	return fmt.Sprintf("/proc/self/fd/%d", program), []string{"crshim"}, nil
 }
 
-// leaveJob makes a session for a process that is to be detached. A pipe as output is left as well: it was for the process
-// id, and its reader would wait for the end of the process.
-func leaveJob() error {
-	if _, err := unix.Setsid(); err != nil {
-		return fmt.Errorf("leave session: %w", err)
-	}
-	for fd := unix.Stdout; fd <= unix.Stderr; fd++ {
-		var st unix.Stat_t
-		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-			unix.CloseOnExec(fd)
-		}
-	}
-	return nil
+// isPipe tells whether a detached process must not have a descriptor as its output: the pipe was for the process id, and its
+// reader would wait for the end of the process.
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }

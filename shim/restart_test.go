@@ -221,8 +221,52 @@ func (b *bench) ticking() (pid int) {
 	return cmd.Process.Pid
 }
 
-// job is the restarted job behind the front cmd.
-func (b *bench) job(cmd *exec.Cmd) *job { return &job{t: b.t, cmd: cmd} }
+// processes returns what is behind a front: its stages, and the program.
+func (b *bench) processes(front *exec.Cmd) (stages []int, program int) {
+	b.t.Helper()
+	pids := descendants(front.Process.Pid) // the deepest first
+	if len(pids) == 0 {
+		b.t.Fatalf("the front has no children; log %s", b.read("log"))
+	}
+	return pids[1:], pids[0]
+}
+
+// stagesOf returns the stages above a program.
+func stagesOf(t *testing.T, program int) (stages []int) {
+	t.Helper()
+	for pid := parentOf(t, program); ; pid = parentOf(t, pid) {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(comm) != commOfStages+"\n" {
+			return stages
+		}
+		stages = append(stages, pid)
+	}
+}
+
+// running finds the one program that runs in the directory.
+func (b *bench) running() int {
+	b.t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	found := 0
+	for _, link := range links {
+		// The other process there is the front.
+		pid := filepath.Dir(link)
+		comm, err := os.ReadFile(filepath.Join(pid, "comm"))
+		if dir, linkErr := os.Readlink(link); err == nil && linkErr == nil && dir == b.dir && string(comm) == "saved\n" {
+			found = number(b.t, filepath.Base(pid))
+		}
+	}
+	if found == 0 {
+		b.t.Fatal("no program runs")
+	}
+	return found
+}
 
 // adopt makes sure that a process which is not our child does not outlive the test.
 func (b *bench) adopt(pid int) {
@@ -259,7 +303,10 @@ func TestRestartCycles(t *testing.T) {
 		for range 3 {
 			front := b.start(b.crshim("restart", "img"))
 			b.more()
-			supervisor, parent, command := b.job(front).processes()
+			stages, command := b.processes(front)
+			if len(stages) != 1 {
+				b.t.Errorf("%d stages where no calls are to be served, want one", len(stages))
+			}
 			if got := b.status(command, "Seccomp") + b.status(command, "NoNewPrivs"); got != "00" {
 				b.t.Errorf("Seccomp and NoNewPrivs are %s, want none of them", got)
 			}
@@ -267,7 +314,7 @@ func TestRestartCycles(t *testing.T) {
 			if status := b.end(front); status != -int(unix.SIGKILL) {
 				b.t.Fatalf("status %d, want death by SIGKILL", status)
 			}
-			for _, pid := range []int{supervisor, parent} {
+			for _, pid := range stages {
 				if unix.Kill(pid, 0) != unix.ESRCH {
 					b.t.Errorf("a stage outlives the front")
 				}
@@ -310,7 +357,7 @@ func TestRestartSignals(t *testing.T) {
 	}
 	front := b.start(b.crshim("restart", "img"))
 	b.more()
-	_, _, command := b.job(front).processes()
+	_, command := b.processes(front)
 	kill(t, command, unix.SIGKILL)
 	if status := b.end(front); status != -9 {
 		t.Errorf("SIGKILL to the program: status %d", status)
@@ -333,13 +380,15 @@ func TestRestartDetach(t *testing.T) {
 			b.t.Errorf("pidfile %q, want %q", text, out)
 		}
 		b.more()
-		parent := parentOf(b.t, pid)
-		supervisor := parentOf(b.t, parent)
+		stages := stagesOf(b.t, pid)
+		if len(stages) != 1 {
+			b.t.Errorf("%d stages, want one", len(stages))
+		}
 		if sid, err := unix.Getsid(pid); err != nil || sid != pid {
 			b.t.Errorf("session %d (%v), want its own, %d", sid, err, pid)
 		}
 		kill(b.t, pid, unix.SIGUSR1)
-		for _, pid := range []int{pid, parent, supervisor} {
+		for _, pid := range append(stages, pid) {
 			awaitEnd(b.t, pid)
 		}
 		names, err := filepath.Glob(b.path(".*"))
@@ -424,7 +473,7 @@ func TestRestartPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.more()
-	_, _, command := b.job(front).processes()
+	_, command := b.processes(front)
 	if name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", command)); err != nil || name != os.DevNull {
 		t.Errorf("standard input is %s, %v; the image says %s", name, err, os.DevNull)
 	}
@@ -560,87 +609,63 @@ func TestRestartBad(t *testing.T) {
 	}
 }
 
-// TestRestartKilled kills the supervisor after each phase of a restart. Up to the commit nothing is left; behind it the
-// program runs.
+// TestRestartKilled kills crshim after each phase of a restart. Up to the commit nothing is left; behind it the program runs.
+// Nobody holds standard error any more then.
 func TestRestartKilled(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.ticking()
 	for _, phase := range []string{"receive", "decode", "catch", "stage", "commit", "record"} {
-		var out bytes.Buffer
+		before := b.read("out")
 		cmd := b.crshim("restart", "img")
 		cmd.Env = append(cmd.Env, dieAfterEnv+"="+phase)
-		cmd.Stdout, cmd.Stderr = &out, &out
-		b.start(cmd)
-		want := statusSelf
+		if status, _, errs := b.output(cmd); status != -int(unix.SIGKILL) {
+			t.Errorf("killed after %s: status %d; %s", phase, status, errs)
+		}
 		if phase == "record" {
 			b.more()
-			kill(t, cmd.Process.Pid, unix.SIGUSR1)
-			want = 7
-		}
-		if status := b.end(cmd); status != want || phase != "record" && !strings.Contains(out.String(), "CR5003") {
-			t.Errorf("killed after %s: status %d, want %d; %s", phase, status, want, out.String())
+			pid := b.running()
+			b.adopt(pid)
+			stages := stagesOf(t, pid)
+			kill(t, pid, unix.SIGUSR1)
+			for _, pid := range append(stages, pid) {
+				awaitEnd(t, pid)
+			}
+		} else if now := b.read("out"); now != before {
+			t.Errorf("killed after %s: the program has run", phase)
 		}
 	}
 }
 
-// TestRestartSupervisorKilled kills the supervisor while the program runs, which it goes on to do.
+// TestRestartSupervisorKilled kills the supervisor of a program whose calls are served. It goes on without them.
 func TestRestartSupervisorKilled(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	for _, calls := range []bool{false, true} {
-		says := ""
-		if calls {
-			says = "CR5003"
-			front := b.start(b.crshim("run", testProgram(t, "saved"), "tick"))
-			b.await("log", "5\n")
-			_, _, command := b.job(front).processes()
-			b.save(command, "--kill")
-			b.end(front)
-		} else {
-			b.ticking()
-		}
-		var out lockedBuffer
-		cmd := b.crshim("restart", "img")
-		cmd.Stderr = &out
-		b.start(cmd)
-		file := "out"
-		if calls {
-			file = "log"
-		}
-		supervisor, parent, command := b.awaitJob(cmd, file)
-		if got, want := b.status(command, "Seccomp"), map[bool]string{false: "0", true: "2"}[calls]; got != want {
-			t.Errorf("calls %t: Seccomp %s, want %s", calls, got, want)
-		}
-		kill(t, supervisor, unix.SIGKILL)
-		for !strings.Contains(out.String(), says) {
-			time.Sleep(time.Millisecond)
-		}
-		kill(t, command, unix.SIGUSR2)
-		if want := "errno 38\n"; calls {
-			b.await(file, want)
-		}
-		kill(t, cmd.Process.Pid, unix.SIGUSR1)
-		if status := b.end(cmd); status != 7 {
-			t.Errorf("calls %t: status %d, want 7", calls, status)
-		}
-		if text := out.String(); says == "" && text != "" {
-			t.Errorf("said %q", text)
-		}
-		awaitEnd(t, parent)
-	}
-}
+	cmd := b.crshim("run", testProgram(t, "saved"), "tick")
+	cmd.Stdout = b.create("out")
+	first := b.start(cmd)
+	b.await("out", "5\n")
+	_, program := b.processes(first)
+	b.save(program, "--kill")
+	b.end(first)
 
-// awaitJob waits until a restarted program writes to a file, and returns its processes.
-func (b *bench) awaitJob(front *exec.Cmd, file string) (supervisor, parent, command int) {
-	b.t.Helper()
-	from := len(b.read(file))
-	for deadline := time.Now().Add(patience); len(b.read(file)) <= from+20; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("the program does not run; log %s", b.read("log"))
-		}
+	front := b.start(b.crshim("restart", "img"))
+	b.more()
+	stages, program := b.processes(front)
+	if len(stages) != 2 || b.status(program, "Seccomp") != "2" {
+		t.Fatalf("%d stages and Seccomp %s, want 2 and 2", len(stages), b.status(program, "Seccomp"))
 	}
-	return b.job(front).processes()
+	kill(t, program, unix.SIGUSR2)
+	b.await("out", "errno 0\n")
+	kill(t, stages[1], unix.SIGKILL)
+	b.await("log", "CR5003")
+	kill(t, program, unix.SIGUSR2)
+	b.await("out", "errno 38\n")
+	kill(t, front.Process.Pid, unix.SIGUSR1)
+	if status := b.end(front); status != 7 {
+		t.Errorf("status %d, want 7", status)
+	}
+	awaitEnd(t, stages[0])
 }
 
 // TestRestartTerminal restarts a program of one terminal at another: keys reach it, and a shell can stop and continue it.

@@ -22,10 +22,10 @@ type front struct {
 	pidfd   int        // of CMD, -1 before it has started
 	signals <-chan sentSignal
 
-	settled  bool                    // CMD is what it is to be; false while a restart is under way
-	unserved bool                    // its calls are not the supervisor's concern
-	restored func(*front, int) error // called when a restart has succeeded, with the pid of CMD
-	lost     bool                    // the supervisor was killed
+	restart *restart // nil in a run
+	pending bool     // how the restart went is not known yet
+	settled bool     // CMD is what it is to be
+	served  bool     // a supervisor handles the calls of CMD
 
 	// While CMD is stopped by a signal, what the front's action for it was.
 	stoppedBy unix.Signal
@@ -37,12 +37,8 @@ func runCommand(log logConfig, command []string) (unix.WaitStatus, error) {
 	return launch(&stageConfig{Start: stateAtStart(), Log: log}, command, nil)
 }
 
-// errDetached is what front.restored returns to leave the job to itself.
-var errDetached = errors.New("detached")
-
-// launch starts the stages and returns the wait status of CMD. In a restart restored is called once CMD runs; its error
-// ends the front.
-func launch(config *stageConfig, command []string, restored func(*front, int) error) (unix.WaitStatus, error) {
+// launch starts the stages and returns the wait status of CMD, which in a restart the image is to fill.
+func launch(config *stageConfig, command []string, r *restart) (unix.WaitStatus, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return 0, err
@@ -52,43 +48,41 @@ func launch(config *stageConfig, command []string, restored func(*front, int) er
 		return 0, fmt.Errorf("open pidfd: %w", err)
 	}
 	config.Report, config.Front = theirs, self
-	supervisor, err := spawn(stageSupervise, config, command, nil)
+	first, lastNull := stageSupervise, 1
+	if r != nil {
+		if !config.filtered() {
+			first = stageParent
+		}
+		if config.Restart.Detach {
+			lastNull = 0 // the process id is to be printed
+		}
+	}
+	child, err := spawn(first, config, command, nil)
 	if err != nil {
 		return 0, err
 	}
 	theirs.close()
-	if err := errors.Join(unix.Close(self), config.leaveToJob()); err != nil {
+	config.Restart.release()
+	if err := errors.Join(unix.Close(self), dropInherited(lastNull)); err != nil {
 		return 0, err
 	}
 	signals, err := catchSignals(config.Start)
 	if err != nil {
 		return 0, err
 	}
-	f := &front{report: ours, pidfd: -1, signals: signals, settled: config.Restart == nil, restored: restored}
-	return f.mirror(supervisor)
-}
-
-// leaveToJob gives up what is for the job alone.
-func (c *stageConfig) leaveToJob() error {
-	lastNull := 1
-	if r := c.Restart; r != nil {
-		// The writer of a pipe must see its end with the supervisor.
-		if err := unix.Close(r.Image); err != nil {
-			return fmt.Errorf("close image: %w", err)
-		}
-		if r.Detach {
-			lastNull = 0 // the process id is to be printed
-		}
+	f := &front{report: ours, pidfd: -1, signals: signals, restart: r, pending: r != nil, settled: r == nil, served: config.filtered()}
+	if r != nil {
+		go r.run()
 	}
-	return dropInherited(lastNull)
+	return f.mirror(child)
 }
 
 // mirror does as CMD does until CMD has ended.
-func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
+func (f *front) mirror(child int) (unix.WaitStatus, error) {
 	reports := make(chan arrival)
 	go receiveAll(f.report, reports)
-	supervised := make(chan unix.WaitStatus, 1)
-	go awaitChild(supervisor, supervised)
+	waited := make(chan unix.WaitStatus, 1)
+	go awaitChild(child, waited)
 
 	var failed fault.List
 	var ended *notice
@@ -97,26 +91,24 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 		case a := <-reports:
 			switch {
 			case a.err != nil:
-				// With nothing left of the job the supervisor ends too, and nothing of ours outlives this process.
-				if supervised != nil {
-					f.noteEnd(<-supervised)
+				// With nothing left of the job the stages end too, and nothing of ours outlives this process.
+				if waited != nil {
+					f.noteEnd(<-waited)
+				}
+				if f.pending {
+					failed = append(failed, f.settle(<-f.restart.done)...)
 				}
 				switch {
 				case failed != nil:
 					return 0, failed
 				case ended == nil:
 					return 0, &fault.Error{Code: fault.SupervisorLost, Object: "the command", Err: a.err}
-				case f.lost && !f.settled && ended.Status.Signal() == unix.SIGKILL:
-					return 0, &fault.Error{Code: fault.SupervisorLost, Object: "the restart"}
+				case !f.settled && ended.Status.Exited():
+					return 0, &fault.Error{Code: fault.LaunchFailed, Object: "the blank process", Err: endWith(ended.Status.ExitStatus())}
 				}
 				return ended.Status, nil
 			case a.Kind == noticeFailed:
 				failed = append(failed, a.Failure.err())
-			case a.Kind == noticeRestored:
-				f.settled, f.unserved = true, !a.Calls
-				if err := f.restored(f, a.PID); err != nil {
-					return 0, err
-				}
 			case a.Kind == noticeEnded:
 				ended = &a.notice
 			default:
@@ -127,12 +119,17 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 			if ended != nil && ended.Remain && f.settled {
 				return ended.Status, failed.Err()
 			}
+		case o := <-f.whenRestarted():
+			failed = append(failed, f.settle(o)...)
+			if f.settled && f.restart.config.Detach && failed == nil {
+				return 0, nil
+			}
 		case sent := <-f.whenStarted():
 			if err := f.pass(sent); err != nil {
 				return 0, err
 			}
-		case status := <-supervised:
-			supervised = nil
+		case status := <-waited:
+			waited = nil
 			f.noteEnd(status)
 		}
 	}
@@ -140,10 +137,32 @@ func (f *front) mirror(supervisor int) (unix.WaitStatus, error) {
 
 // noteEnd says so if the supervisor was killed: the calls of CMD fail without another reason.
 func (f *front) noteEnd(supervisor unix.WaitStatus) {
-	f.lost = supervisor.Signaled()
-	if f.lost && f.settled && !f.unserved {
+	if supervisor.Signaled() && f.served {
 		printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
 	}
+}
+
+// whenRestarted is the channel of the restart's outcome until that is known.
+func (f *front) whenRestarted() <-chan outcome {
+	if !f.pending {
+		return nil
+	}
+	return f.restart.done
+}
+
+// settle takes note of how the restart went. Whatever fails, CMD ends.
+func (f *front) settle(o outcome) fault.List {
+	f.pending = false
+	if errors.Is(o.err, errNotStarted) {
+		return nil
+	}
+	f.settled = o.err == nil
+	if f.settled {
+		if o.err = f.restart.announce(o.pid); o.err != nil && f.pidfd >= 0 {
+			o.err = errors.Join(o.err, unix.PidfdSendSignal(f.pidfd, unix.SIGKILL, nil, 0))
+		}
+	}
+	return faultsOf(o.err)
 }
 
 // arrival is a report, or the error that ends them.
@@ -236,14 +255,6 @@ func (f *front) pass(s sentSignal) error {
 		return fmt.Errorf("pass %s on: %w", unix.SignalName(sig), err)
 	}
 	return nil
-}
-
-// kill ends CMD.
-func (f *front) kill() error {
-	if f.pidfd < 0 {
-		return nil
-	}
-	return unix.PidfdSendSignal(f.pidfd, unix.SIGKILL, nil, 0)
 }
 
 // dieBy kills this process by a signal that killed CMD, without a second core dump. It returns only if that fails.

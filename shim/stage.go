@@ -20,7 +20,8 @@ import (
 //	    __parent     the parent of CMD and of its orphans: waits, and tells the front
 //	      __exec     loads the filter, hands over the listener, becomes CMD
 //
-// In a restart CMD is a blank process, which the supervisor fills from the image.
+// In a restart CMD is a blank process that the front fills from the image. Unless its calls are to be served there is no
+// __supervise, and __parent makes the blank process itself.
 const (
 	stageSupervise = "__supervise"
 	stageParent    = "__parent"
@@ -95,7 +96,7 @@ func runStage() {
 func (c *stageConfig) keep(f func(fd int)) {
 	fds := []int{int(c.Report), c.Front, int(c.Hand)}
 	if c.Restart != nil {
-		fds = append(fds, c.Restart.Image)
+		fds = append(fds, int(c.Restart.Hold))
 	}
 	for _, fd := range fds {
 		if fd > 0 {

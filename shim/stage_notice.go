@@ -19,7 +19,6 @@ type notice struct {
 	Status  unix.WaitStatus `json:",omitempty"` // of an end
 	Remain  bool            `json:",omitempty"` // at an end: other tasks live on
 	PID     int             `json:",omitempty"` // of CMD
-	Calls   bool            `json:",omitempty"` // of noticeRestored: the calls are being served
 	Parent  int             `json:",omitempty"` // of the sender of noticeStarted
 	Failure *failure        `json:",omitempty"`
 }
@@ -35,9 +34,8 @@ const (
 	noticeEnded     noticeKind = "ended"     // parent to front and supervisor: CMD has ended
 	noticeListener  noticeKind = "listener"  // __exec to supervisor, with the listener
 	noticeServed    noticeKind = "served"    // supervisor to __exec: the calls are being served
-	noticeBlank     noticeKind = "blank"     // __exec to supervisor: PID is about to become a blank process
-	noticeSeized    noticeKind = "seized"    // supervisor to __exec: become one
-	noticeRestored  noticeKind = "restored"  // supervisor to front: PID runs what was in the image
+	noticeBlank     noticeKind = "blank"     // parent or __exec to front: PID waits to become a blank process
+	noticeSeized    noticeKind = "seized"    // front to that process: become one
 )
 
 // failure is a fault.Error on its way to the front, which prints it.
@@ -49,14 +47,19 @@ type failure struct {
 	Errno  unix.Errno `json:",omitempty"`
 }
 
-// failuresOf describes err, each blocker of a refusal by itself; what is not a fault becomes a failed launch.
-func failuresOf(err error) []*failure {
+// faultsOf returns the blockers in err; what is not a fault becomes a failed launch.
+func faultsOf(err error) fault.List {
 	faults := fault.Flatten(err)
-	if len(faults) == 0 {
+	if err != nil && len(faults) == 0 {
 		faults = fault.List{{Code: fault.LaunchFailed, Err: err}}
 	}
+	return faults
+}
+
+// failuresOf describes err, each blocker of a refusal by itself.
+func failuresOf(err error) []*failure {
 	var out []*failure
-	for _, f := range faults {
+	for _, f := range faultsOf(err) {
 		failure := &failure{Code: f.Code, Object: f.Object, Detail: f.Detail}
 		if f.Err != nil {
 			failure.Cause, failure.Errno = f.Err.Error(), fault.Errno(f.Err)

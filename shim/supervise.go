@@ -28,19 +28,12 @@ func supervise(config *stageConfig, command []string) error {
 	}
 	next := *config
 	next.Hand = theirs
-	dispatcher := newDispatcher(log)
-	var saved *savedJob
-	if config.Restart != nil {
-		if saved, err = openSaved(config.Restart, dispatcher.Engine); err != nil {
-			return err
-		}
-		next.Restart = saved.stages()
-	}
 	pid, err := spawn(stageParent, &next, command, nil)
 	if err != nil {
 		return err
 	}
 	theirs.close()
+	config.Restart.release()
 	if err := unix.Close(config.Front); err != nil {
 		return fmt.Errorf("close pidfd: %w", err)
 	}
@@ -49,71 +42,42 @@ func supervise(config *stageConfig, command []string) error {
 	}
 	outliveSignals()
 
-	var listener *seccomp.Listener
-	if next.filtered() {
-		if listener, err = takeListener(hand); err == nil {
-			defer func() { _ = listener.Close() }()
-		}
+	r, fd, err := hand.receive()
+	switch {
+	case errors.Is(err, io.EOF), err == nil && r.Kind != noticeListener:
+		return reapParent(pid) // CMD could not be started, and the front has been told why
+	case err != nil:
+		return err
 	}
-	if err == nil && saved != nil {
-		err = saved.restore(hand, config.Report)
-	}
+	listener, err := seccomp.NewListener(fd)
 	if err != nil {
-		// __exec waits for us in vain, if it is still there.
-		hand.close()
-		if listener != nil {
-			err = errors.Join(err, listener.Close())
-		}
-		err = errors.Join(err, reapParent(pid))
-		if errors.Is(err, errNotStarted) {
-			return nil // the front has been told why, or sees it in how CMD ended
-		}
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	if err := hand.send(notice{Kind: noticeServed}); err != nil {
 		return err
 	}
 	// Started: failures from here on are for the log, and the end of the front's line means the end of the parent.
 	config.Report.close()
 	var calls inFlight
-	if saved != nil && config.Restart.Detach {
+	if config.Restart != nil && config.Restart.Detach {
 		err = dropInherited(2)
 	} else {
 		go dropStderr(hand, log, &calls)
 	}
-	if listener != nil && err == nil {
-		err = serve(listener, dispatcher, &calls)
+	if err == nil {
+		err = serve(listener, log, &calls)
 	}
 	if err != nil {
 		log.Error(err)
-		if listener != nil {
-			err = errors.Join(err, listener.Close())
-		}
+		return errors.Join(listener.Close(), reapParent(pid))
 	}
-	return errors.Join(err, reapParent(pid))
-}
-
-// errNotStarted says that CMD could not be started for a reason that is not the supervisor's.
-var errNotStarted = errors.New("not started")
-
-// takeListener receives the listener from __exec and tells it that its calls are served.
-func takeListener(hand socket) (*seccomp.Listener, error) {
-	r, fd, err := hand.receive()
-	switch {
-	case errors.Is(err, io.EOF), err == nil && r.Kind != noticeListener:
-		return nil, errNotStarted
-	case err != nil:
-		return nil, err
-	}
-	listener, err := seccomp.NewListener(fd)
-	if err != nil {
-		return nil, err
-	}
-	if err := hand.send(notice{Kind: noticeServed}); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
+	return reapParent(pid)
 }
 
 // serve handles each call on a goroutine of its own until the last task under the filter has ended.
-func serve(listener *seccomp.Listener, dispatcher *syscalls.Dispatcher, calls *inFlight) error {
+func serve(listener *seccomp.Listener, log *callLog, calls *inFlight) error {
+	dispatcher := newDispatcher(log)
 	defer calls.all.Wait()
 	for {
 		n, err := listener.Recv(context.Background())

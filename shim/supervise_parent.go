@@ -36,7 +36,7 @@ func beParent(config *stageConfig, command []string) error {
 	p := &parent{report: config.Report, hand: config.Hand, front: config.Front}
 	next := *config
 	next.Front = 0
-	pid, pidfd, err := startExec(&next, command)
+	pid, pidfd, err := startCommand(&next, command)
 	if err != nil {
 		return err
 	}
@@ -44,6 +44,12 @@ func beParent(config *stageConfig, command []string) error {
 	if err := p.report.send(notice{Kind: noticeStarted, PID: pid, Parent: os.Getpid()}, pidfd); err != nil {
 		return err
 	}
+	if !config.filtered() {
+		if err := config.Restart.Hold.send(notice{Kind: noticeBlank, PID: pid}); err != nil {
+			return err
+		}
+	}
+	config.Restart.release()
 	if err := unix.Close(pidfd); err != nil {
 		return fmt.Errorf("close pidfd: %w", err)
 	}
@@ -55,13 +61,10 @@ func beParent(config *stageConfig, command []string) error {
 	return p.wait()
 }
 
-// startExec starts the stage __exec, in a restart with the process id that was asked for.
-func startExec(config *stageConfig, command []string) (pid, pidfd int, err error) {
-	if r := config.Restart; r != nil && r.PIDs != pidsNew {
-		pid, pidfd, err = spawnAs(r.PID, stageExec, config)
-		if err == nil || r.PIDs == pidsKeep || !errors.Is(err, errPID) {
-			return pid, pidfd, err
-		}
+// startCommand starts the process that becomes CMD.
+func startCommand(config *stageConfig, command []string) (pid, pidfd int, err error) {
+	if config.Restart != nil {
+		return startBlank(config)
 	}
 	pid, err = spawn(stageExec, config, command, &syscall.SysProcAttr{PidFD: &pidfd})
 	return pid, pidfd, err
@@ -135,7 +138,9 @@ func (p *parent) end(status unix.WaitStatus) {
 	defer p.mu.Unlock()
 	r := notice{Kind: noticeEnded, Status: status, Remain: p.reap()}
 	// A supervisor that was killed needs not be told.
-	_ = p.hand.send(r)
+	if p.hand > 0 {
+		_ = p.hand.send(r)
+	}
 	if p.stopped != 0 {
 		p.stopped = 0
 		p.signalFront(unix.SIGCONT)
