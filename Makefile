@@ -33,10 +33,10 @@ demo: build samples ## Set up, build, then checkpoint, kill and restart a counti
 	@samples/demo.sh bin/crshim bin/samples
 
 test: setup-tests build samples $(REPORT) ## Run all tests; the last line is the count
-	@$(REPORT) $(TESTFLAGS) ./...
+	@$(REPORT) -timeout 18m $(TESTFLAGS) ./...
 
 race: setup $(REPORT) ## Run the tests beside the code under the race detector
-	@$(REPORT) -race $(TESTFLAGS) $(UNIT)
+	@$(REPORT) -race -timeout 10m $(TESTFLAGS) $(UNIT)
 
 bench: build samples ## Measure; every figure is a ratio to something run beside it
 	@go run ./tests/bench
