@@ -248,7 +248,7 @@ func loadPipeEnd(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	} else {
 		made.taken[access] = true
 	}
-	b.Expect(b.Stage().Fcntl(end.fd, unix.F_SETFL, tracer.Imm(rec.Flags&settable)), fault.FileState, end.path)
+	b.setFlags(end, rec.Flags)
 	return end, nil
 }
 
