@@ -73,7 +73,12 @@ func (r *restart) fill() (int, error) {
 		return 0, err
 	}
 	done, err := r.opened.Into(func(t *tracer.Tracer) (*tracer.Tracee, error) {
-		return t.SeizeBlank(procfs.PID(waiting.PID), func() error { return r.hold.send(notice{Kind: noticeSeized}) })
+		pid := procfs.PID(waiting.PID)
+		blank, err := t.SeizeBlank(pid, func() error { return r.hold.send(notice{Kind: noticeSeized}) })
+		if err != nil && hasEnded(pid) {
+			err = errors.Join(err, tracer.ErrGone) // of a zombie the kernel says EPERM
+		}
+		return blank, err
 	})
 	switch {
 	case errors.Is(err, tracer.ErrGone):
@@ -82,6 +87,16 @@ func (r *restart) fill() (int, error) {
 		return 0, asFault(fault.StageFailed, err)
 	}
 	return int(done.PID), nil
+}
+
+func hasEnded(pid procfs.PID) bool {
+	p, err := procfs.Open(pid)
+	if err != nil {
+		return true
+	}
+	defer func() { _ = p.Close() }()
+	stat, err := p.Stat()
+	return err != nil || stat.State == 'Z' || stat.State == 'X'
 }
 
 // announce says which process the job is.

@@ -513,6 +513,44 @@ func TestRestartStopped(t *testing.T) {
 	}
 }
 
+// TestRestartInterrupted ends a restart whose image does not go on to come.
+func TestRestartInterrupted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.ticking()
+	image := b.read("img")
+	for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		pipe, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
+		cmd := b.crshim("restart", "-")
+		cmd.Stdin = pipe
+		front := b.start(cmd)
+		if err := pipe.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := writer.WriteString(image[:len(image)-1]); err != nil {
+			t.Fatal(err)
+		}
+		// With all but the last byte read, it waits for that, and a blank process with it.
+		for n := 1; n > 0; time.Sleep(time.Millisecond) {
+			if n, err = unix.IoctlGetInt(int(writer.Fd()), unix.TIOCINQ); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stages, blank := b.processes(front)
+		kill(t, front.Process.Pid, sig)
+		if status := b.end(front); status != -int(sig) {
+			t.Errorf("%v: status %d", sig, status)
+		}
+		for _, pid := range append(stages, blank) {
+			awaitEnd(t, pid)
+		}
+	}
+}
+
 // TestRestartSelf restarts a program that has saved itself and saves itself again: the calls work as they did. It does so
 // inside of another `crshim run` too, which then serves them.
 func TestRestartSelf(t *testing.T) {

@@ -57,6 +57,10 @@ func launch(config *stageConfig, command []string, r *restart) (unix.WaitStatus,
 			lastNull = 0 // the process id is to be printed
 		}
 	}
+	signals, err := catchSignals(config.Start)
+	if err != nil {
+		return 0, err
+	}
 	child, err := spawn(first, config, command, nil)
 	if err != nil {
 		return 0, err
@@ -64,10 +68,6 @@ func launch(config *stageConfig, command []string, r *restart) (unix.WaitStatus,
 	theirs.close()
 	config.Restart.release()
 	if err := errors.Join(unix.Close(self), dropInherited(lastNull)); err != nil {
-		return 0, err
-	}
-	signals, err := catchSignals(config.Start)
-	if err != nil {
 		return 0, err
 	}
 	f := &front{report: ours, pidfd: -1, signals: signals, restart: r, pending: r != nil, settled: r == nil, served: config.filtered()}
@@ -125,6 +125,10 @@ func (f *front) mirror(child int) (unix.WaitStatus, error) {
 				return 0, nil
 			}
 		case sent := <-f.whenStarted():
+			if sig := unix.Signal(sent.Sig); f.pending && asksToEnd[sig] {
+				// The image may come from a pipe that nothing comes from, and until all of it has come CMD takes no signal.
+				return unix.WaitStatus(sig), unix.PidfdSendSignal(f.pidfd, unix.SIGKILL, nil, 0)
+			}
 			if err := f.pass(sent); err != nil {
 				return 0, err
 			}
@@ -141,6 +145,9 @@ func (f *front) noteEnd(supervisor unix.WaitStatus) {
 		printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
 	}
 }
+
+// asksToEnd are the signals that end a restart which is under way; others are for the program.
+var asksToEnd = map[unix.Signal]bool{unix.SIGHUP: true, unix.SIGINT: true, unix.SIGQUIT: true, unix.SIGTERM: true}
 
 // whenRestarted is the channel of the restart's outcome until that is known.
 func (f *front) whenRestarted() <-chan outcome {

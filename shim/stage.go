@@ -85,7 +85,8 @@ func runStage() {
 		os.Exit(statusOK)
 	}
 	for _, failure := range failuresOf(err) {
-		if sendErr := config.Report.send(notice{Kind: noticeFailed, Failure: failure}); sendErr != nil {
+		// A front that is gone (EPIPE) was ended by somebody who does not want to know.
+		if sendErr := config.Report.send(notice{Kind: noticeFailed, Failure: failure}); sendErr != nil && !errors.Is(sendErr, unix.EPIPE) {
 			fmt.Fprintf(os.Stderr, "crshim: %v\n", errors.Join(err, sendErr))
 		}
 	}
