@@ -13,6 +13,7 @@ const (
 	DescriptorLimit   Code = 2106
 	FileState         Code = 2107
 	NoTerminal        Code = 2108
+	WatchFailed       Code = 2109
 	PIDTaken          Code = 2201
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
@@ -56,6 +57,9 @@ var restarts = []Entry{
 	{NoTerminal, unix.ENOTTY, "cannot give {a descriptor} a terminal: the caller has none",
 		"The image expects a terminal on a standard descriptor and takes that of the caller.",
 		"Restart it in a terminal, or redirect that descriptor."},
+	{WatchFailed, 0, "cannot have epoll watch {a descriptor} again",
+		"The program watched it, and what stands there now cannot be watched: a regular file or /dev/null in the place of a pipe or terminal has no events.",
+		"Restart it with standard descriptors of the kind that it had, such as | cat, or see the cause at the end of the line."},
 	{PIDTaken, unix.EEXIST, "cannot take {the process id}: it is in use",
 		"A process, process group or session of that number exists.",
 		"Restart with --pids new, or inside a new pid namespace with crshim run --container."},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -66,23 +67,59 @@ func (v *View) readOthers() error {
 	return nil
 }
 
-// sharedWith returns a process that has the same open file, 0 if none is
-// known. One that we may not compare with counts.
+// sharedWith returns a process that has the same open file, 0 if none is known.
 func (v *View) sharedWith(f *procfs.FD) (procfs.PID, error) {
-	holders, err := v.elsewhere(f.Target)
-	if err != nil {
-		return 0, err
+	if _, known := v.shared[f.Target]; !known {
+		found, err := v.compareOthers(f.Target)
+		if err != nil {
+			return 0, err
+		}
+		if v.shared == nil {
+			v.shared = make(map[string]map[int32]procfs.PID)
+		}
+		v.shared[f.Target] = found
 	}
-	for _, h := range holders {
-		order, err := kcmp(v.PID, h.pid, kcmpFile, f.Number, h.fd)
-		switch {
-		case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EBADF):
-			continue // gone meanwhile
-		case err != nil, order == 0:
-			return h.pid, nil
+	return v.shared[f.Target][f.Number], nil
+}
+
+// compareOthers returns for each descriptor with that link a process that has
+// the same open file. The kernel has an order of open files, so that each of
+// the others' is looked up in our own.
+func (v *View) compareOthers(target string) (map[int32]procfs.PID, error) {
+	holders, err := v.elsewhere(target)
+	if err != nil || len(holders) == 0 {
+		return nil, err
+	}
+	var own []int32
+	for i := range v.FDs {
+		if v.FDs[i].Target == target {
+			own = append(own, v.FDs[i].Number)
 		}
 	}
-	return 0, nil
+	// Closed or gone meanwhile, or not ours to look into: as good as not there.
+	// What a running process has closed, it is asked about again when it stands.
+	compare := func(a int32, h holder) int {
+		order, failed := kcmp(v.PID, h.pid, kcmpFile, a, h.fd)
+		switch {
+		case failed == nil:
+			return order
+		case !errors.Is(failed, unix.EBADF) && !errors.Is(failed, unix.ESRCH) && !errors.Is(failed, unix.EPERM):
+			err = failed
+		}
+		return 1
+	}
+	slices.SortFunc(own, func(a, b int32) int { return compare(a, holder{v.PID, b}) })
+	found := make(map[int32]procfs.PID)
+	for _, h := range holders {
+		i, same := slices.BinarySearchFunc(own, h, compare)
+		for ; same && i < len(own) && compare(own[i], h) == 0; i++ {
+			found[own[i]] = h.pid
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("compare open files of %s: %w", v.Name(), err)
+	}
+	return found, nil
 }
 
 // refuseNameless names why an open file that exists only between those who

@@ -47,10 +47,11 @@ type stagedOpen struct {
 	fd     tracer.FD
 	path   string
 	verify func(f *procfs.FD) error // what the file must be; nil for anything
+	epoll  *stagedEpoll             // what it watches, if it is an epoll instance
 }
 
 // FileKinds is the table of kinds, asked in order.
-var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &pipe, &inherited, &eventfd, &signalfd, &timerfd, &refusedFile}
+var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &pipe, &inherited, &eventfd, &signalfd, &timerfd, &epoll, &refusedFile}
 
 func kindOf(v *View, f *procfs.FD) *FileKind {
 	for _, k := range FileKinds {
@@ -152,6 +153,9 @@ func (r *filesRestore) Load(b *Builder) error {
 		if err := r.loadEntry(b, entry, fd); err != nil {
 			return fmt.Errorf("load fd %d: %w", entry.FD, err)
 		}
+	}
+	if err := r.watch(b); err != nil {
+		return err
 	}
 	if err := b.Flush(); err != nil {
 		return err
@@ -259,6 +263,7 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 	if b.stage != nil {
 		return errors.New("stage is not finished")
 	}
+	r.unwatch(p)
 	final := make(map[int32]bool, len(r.entries))
 	for _, e := range r.entries {
 		final[int32(e.final)] = true
@@ -269,6 +274,7 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 			b.fds.put(e.final)
 		}
 	}
+	r.rewatch(p)
 	for fd := range b.fds.open {
 		if !final[fd] {
 			p.Close(tracer.FD(fd))

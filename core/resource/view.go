@@ -31,7 +31,10 @@ type View struct {
 	// CanSuspendFilters tells whether the tracer switches filters off anyway.
 	CanSuspendFilters bool
 
-	others map[string][]holder // see elsewhere; nil before it was asked
+	// What is known of other processes, by the text of a link; nil before it
+	// was asked for.
+	others map[string][]holder
+	shared map[string]map[int32]procfs.PID // by descriptor
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

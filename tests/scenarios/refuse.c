@@ -67,7 +67,14 @@ static void inet_setup(void)
 
 static void epoll_setup(void)
 {
+	struct epoll_event event = { .events = EPOLLIN };
+
+	/* Watched under a number that has been closed since. */
 	fds[0] = got(epoll_create1(0), "epoll");
+	fds[1] = got(eventfd(0, 0), "eventfd");
+	check_eq(epoll_ctl(fds[0], EPOLL_CTL_ADD, fds[1], &event), 0);
+	check(dup(fds[1]) >= 0);
+	check_eq(close(fds[1]), 0);
 }
 
 static void inotify_setup(void)
