@@ -132,8 +132,7 @@ func (f foreseen) got(r *tracer.Remote) (tracer.FD, error) {
 
 // stagedFile is a file that the caller has open for the time of the stage.
 type stagedFile struct {
-	fd      tracer.FD
-	checked bool
+	fd tracer.FD
 }
 
 func (f *stagedFile) arg() tracer.Arg { return tracer.Imm(uint64(f.fd)) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -26,18 +27,42 @@ func (r *memoryRestore) mapFile(b *Builder, m *stagedMapping) (*stagedFile, erro
 		}
 		r.files[key] = f
 	}
-	if f.checked {
-		return f, nil
+	r.fromFiles = append(r.fromFiles, fileMapping{m, f})
+	return f, nil
+}
+
+// fileMapping is a mapping and the file that it was made from.
+type fileMapping struct {
+	m *stagedMapping
+	f *stagedFile
+}
+
+// checkFiles looks at what the names have led to, once all is mapped, and
+// before the files are closed.
+func (r *memoryRestore) checkFiles(b *Builder) error {
+	if err := b.Flush(); err != nil {
+		return err
 	}
-	if err := b.Flush(); err != nil { // the file must be open to be looked at
-		return nil, err
+	seen := make(map[tracer.FD]*procfs.FD)
+	for _, x := range r.fromFiles {
+		now := seen[x.f.fd]
+		if now == nil {
+			var err error
+			if now, err = b.Caller.Proc.FD(int32(x.f.fd)); err != nil {
+				return fmt.Errorf("look at staged %s: %w", x.m.path, err)
+			}
+			seen[x.f.fd] = now
+		}
+		if err := x.m.sameFile(now); err != nil {
+			return err
+		}
+		if x.m.more.IDLen > 0 && x.m.vma.Pgoff == 0 {
+			if err := x.m.checkBuildID(b); err != nil {
+				return err
+			}
+		}
 	}
-	seen, err := b.Caller.Proc.FD(int32(f.fd))
-	if err != nil {
-		return nil, fmt.Errorf("look at staged %s: %w", m.path, err)
-	}
-	f.checked = true
-	return f, m.sameFile(seen)
+	return nil
 }
 
 // sameFile refuses a file that is not the one that was mapped: code or data
@@ -59,9 +84,6 @@ func (m *stagedMapping) sameFile(now *procfs.FD) error {
 // checkBuildID compares the mapped file's build id with the saved one. A
 // mapping whose first page was written to keeps what the image says.
 func (m *stagedMapping) checkBuildID(b *Builder) error {
-	if err := b.Flush(); err != nil {
-		return err
-	}
 	head := make([]byte, min(m.at.Len(), procfs.PageSize))
 	if err := b.Tracee.ReadMem(m.at.Start, head); err != nil {
 		return fmt.Errorf("read first page of %s: %w", m.path, err)

@@ -13,16 +13,17 @@ import (
 )
 
 type memoryRestore struct {
-	mm      *image.MM
-	exe     string
-	exeFD   *stagedFile // nil if the link stays as it is
-	exeRow  *tracer.Row
-	auxv    []uint64
-	locked  []*stagedMapping
-	mapped  []*stagedMapping         // those that are moved at commit
-	files   map[string]*stagedFile   // opened for mapping, by name and access
-	moves   map[procfs.Special]place // vdso and its like
-	nursery *nursery                 // nil until huge pages are worth it
+	mm        *image.MM
+	exe       string
+	exeFD     *stagedFile // nil if the link stays as it is
+	exeRow    *tracer.Row
+	auxv      []uint64
+	locked    []*stagedMapping
+	mapped    []*stagedMapping       // those that are moved at commit
+	files     map[string]*stagedFile // opened for mapping, by name and access
+	fromFiles []fileMapping
+	moves     map[procfs.Special]place // vdso and its like
+	nursery   *nursery                 // nil until huge pages are worth it
 }
 
 // place is where a special mapping belongs.
@@ -60,6 +61,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 		if last, err = r.loadMapping(b, last); err != nil {
 			return err
 		}
+	}
+	if err := r.checkFiles(b); err != nil {
+		return err
 	}
 	for _, f := range r.files {
 		f.closeStaged(b)

@@ -11,8 +11,8 @@ const deletedSuffix = " (deleted)"
 // mapsExpect and smapsExpect are first guesses at the size of the file; the
 // buffer doubles from there.
 const (
-	mapsExpect  = 64 << 10
-	smapsExpect = 512 << 10
+	mapsExpect  = 8 << 10
+	smapsExpect = 32 << 10
 )
 
 // Maps lists the mappings from /proc/PID/maps in rising order, without what
