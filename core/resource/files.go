@@ -51,7 +51,7 @@ type stagedOpen struct {
 }
 
 // FileKinds is the table of kinds, asked in order.
-var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &pipe, &inherited, &eventfd, &signalfd, &timerfd, &epoll, &refusedFile}
+var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &pipe, &inherited, &eventfd, &signalfd, &timerfd, &epoll, &memfd, &refusedFile}
 
 func kindOf(v *View, f *procfs.FD) *FileKind {
 	for _, k := range FileKinds {

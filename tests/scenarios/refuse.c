@@ -99,12 +99,6 @@ static void io_uring_setup(void)
 	fds[0] = got(syscall(SYS_io_uring_setup, 4, params), "io_uring");
 }
 
-static void memfd_setup(void)
-{
-	fds[0] = got(syscall(SYS_memfd_create, "memfd", 0), "memfd_create");
-	check_eq(write(fds[0], "abc", 3), 3);
-}
-
 static void terminal_setup(void)
 {
 	fds[0] = got(open("/dev/ptmx", O_RDWR | O_NOCTTY), "/dev/ptmx");
@@ -236,6 +230,7 @@ static void sysv_setup(void)
  * saves the calling process alone.
  */
 static pid_t child_pid;
+static int child_closes = -1;	/* a descriptor that the child does not keep */
 
 static void child_start(void)
 {
@@ -248,6 +243,7 @@ static void child_start(void)
 	/* Nobody must wait for us if the parent is killed. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
 		_exit(1);
+	close(child_closes);
 	for (;;)
 		pause();
 }
@@ -272,6 +268,17 @@ static void shared_verify(int cycle)
 {
 	mapped_verify(cycle);
 	child_verify(cycle);
+}
+
+/* A file in memory that the child has mapped, and not open. */
+static void memfd_setup(void)
+{
+	fds[0] = got(syscall(SYS_memfd_create, "memfd", 0), "memfd_create");
+	check_eq(ftruncate(fds[0], 1 << 16), 0);
+	mapped(fds[0], MAP_SHARED);
+	child_closes = fds[0];
+	child_start();
+	check_eq(munmap(region, 1 << 16), 0);
 }
 
 /* A counter that the child has, too. */
@@ -385,7 +392,7 @@ SCENARIOS(
 	REFUSE("pidfd", BOTH, pidfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("userfaultfd", BOTH, userfaultfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("io-uring", BOTH, io_uring_setup, NULL, EOPNOTSUPP),
-	REFUSE("memfd", BOTH, memfd_setup, NULL, EOPNOTSUPP),
+	REFUSE("memfd", SELF, memfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("terminal", BOTH, terminal_setup, NULL, EBADF),
 	REFUSE("deleted", BOTH, deleted_setup, deleted_verify, EBADF),
 	REFUSE("replaced", BOTH, replaced_setup, NULL, EBADF),
