@@ -20,12 +20,14 @@ const (
 	Identity          Code = 2301
 	IdentityUnmapped  Code = 2302
 	LimitNotPermitted Code = 2303
+	TimerState        Code = 2304
 	CallerThreads     Code = 2401
 	CallerChildren    Code = 2402
 	CallerGone        Code = 2403
 	CallerBusy        Code = 2404
 	CallerFilter      Code = 2405
 	CallerAltStack    Code = 2406
+	CallerTimers      Code = 2407
 	CommitFailed      Code = 2501
 	StageMemory       Code = 2601
 	StageRoom         Code = 2602
@@ -78,6 +80,9 @@ var restarts = []Entry{
 	{LimitNotPermitted, unix.EPERM, "cannot set {a resource limit} of the image: not permitted",
 		"The limit is above the hard limit of the caller, and raising that needs CAP_SYS_RESOURCE.",
 		"Raise the hard limit before restart, or restart as root."},
+	{TimerState, 0, "cannot make {a timer} of the image",
+		"The kernel refuses the caller this timer: RLIMIT_SIGPENDING bounds how many there are, alarm clocks take CAP_WAKE_ALARM, and timers get their numbers again since Linux 6.15.",
+		"See the cause at the end of the line."},
 	{CallerThreads, unix.EBUSY, "cannot restart in {the caller}: it has more than one thread",
 		"The caller's memory is replaced, and its other threads would run on in memory that is not theirs.",
 		"Call restart before starting threads, or use the crshim restart command."},
@@ -96,6 +101,9 @@ var restarts = []Entry{
 	{CallerAltStack, unix.EBUSY, "cannot restart in {the caller}: it runs on its alternate signal stack",
 		"The kernel does not let a program change the stack that it is running on.",
 		"Call restart outside of the signal handler."},
+	{CallerTimers, unix.EBUSY, "cannot restart in {the caller}: it has a POSIX timer of a number that the image needs",
+		"The timers of the image are made before those of the caller are deleted, under the numbers that the program knows them by.",
+		"Delete the timer before restart, or use the crshim restart command."},
 	{CommitFailed, unix.EIO, "cannot complete the restart of {the process}: it was killed",
 		"The old process had already been taken down when a step failed, so that there was nothing to return to.",
 		"Report the cause at the end of the line; everything that is known to fail is checked before this point."},

@@ -50,7 +50,7 @@ type Restoring interface {
 
 // Parts is the table of parts, in the order of the image: that of the 2009
 // code, with our own kinds in between.
-var Parts = []*Part{&identity, &filesystem, &memory, &files, &thread, &signals, &timers, &cpu}
+var Parts = []*Part{&identity, &filesystem, &memory, &files, &thread, &signals, &timers, &posixTimers, &cpu}
 
 // Records returns the rows that all resources add to the image format.
 func Records() []image.Spec {

@@ -2,7 +2,6 @@ package resource
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +15,7 @@ import (
 var timers = Part{
 	Name:    "interval timers",
 	Support: Full,
-	Note:    "ITIMER_REAL (alarm), VIRTUAL and PROF with the time that was left. POSIX timers are refused.",
+	Note:    "ITIMER_REAL (alarm), VIRTUAL and PROF with the time that was left.",
 	Records: []image.Spec{
 		image.Row[itimersRecord](itimersKind, "ITIMERS", image.InThread, "interval timers real, virtual, prof", image.Times(image.OncePerTask)),
 	},
@@ -33,14 +32,9 @@ type itimersRecord struct {
 	Words [3 * itimervalSize / 8]int64
 }
 
-type timersSave struct{ values *answer }
-
-func (*timersSave) Survey(v *View) fault.List {
-	var list fault.List
-	for _, t := range v.Timers {
-		list = append(list, &fault.Error{Code: fault.PosixTimers, Object: v.Name(), Detail: fmt.Sprintf("timer %d", t.ID)})
-	}
-	return list
+type timersSave struct {
+	nothingToRefuse
+	values *answer
 }
 
 func (t *timersSave) Ask(s *Saver, p *tracer.Program) {
