@@ -114,6 +114,7 @@ func (c *checkpoint) look(by func(pid procfs.PID, self bool) (*resource.View, er
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(c.req.Target)
 	v.CanSuspendFilters = maySuspendFilters()
+	v.Image = c.req.Out
 	return v, nil
 }
 
@@ -140,18 +141,24 @@ func (c *checkpoint) predump() (err error) {
 		return err
 	}
 	defer v.Close()
-	c.slept, c.sleptOK = sleptFor(v.Proc)
+	c.slept, c.sleptOK = sleptFor(v.Proc, v.Stat.Processor)
 	return v.Survey().Err()
 }
 
 // sleptFor is how long ago a task was last on a processor, or less: by the
-// clock of the scheduler, whose distance from the monotonic clock our own
-// thread tells, which is on a processor now. Its entry is renewed at each tick.
-func sleptFor(p *procfs.Proc) (time.Duration, bool) {
+// clock of the scheduler, which each processor has of its own. So we go to that
+// processor; our own entry there, renewed at each tick, is the time now.
+func sleptFor(p *procfs.Proc, last int32) (time.Duration, bool) {
 	at, ok, err := p.ExecStart()
 	if err != nil || !ok {
 		return 0, false
 	}
+	var before, there unix.CPUSet
+	there.Set(int(last))
+	if unix.SchedGetaffinity(0, &before) != nil || unix.SchedSetaffinity(0, &there) != nil {
+		return 0, false
+	}
+	defer func() { _ = unix.SchedSetaffinity(0, &before) }() // what was allowed is allowed
 	own, err := procfs.OpenThread(procfs.PID(os.Getpid()), procfs.PID(unix.Gettid()))
 	if err != nil {
 		return 0, false

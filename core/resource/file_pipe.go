@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -99,6 +100,9 @@ func refusePipe(v *View, f *procfs.FD) *fault.Error {
 	if f.Flags&unix.O_ASYNC != 0 {
 		return &fault.Error{Code: fault.FileOwner, Detail: f.Target}
 	}
+	if v.isImage(f) {
+		return &fault.Error{Code: fault.Pipe, Detail: "the image goes into it, and nobody reads"}
+	}
 	holders, err := v.elsewhere(f.Target)
 	switch {
 	case err != nil:
@@ -107,6 +111,20 @@ func refusePipe(v *View, f *procfs.FD) *fault.Error {
 		return &fault.Error{Code: fault.Pipe, Detail: fmt.Sprintf("%s, pid %d", f.Target, holders[0].pid)}
 	}
 	return nil
+}
+
+// isImage tells whether the image goes into this pipe. Its reader would be
+// frozen while it is full.
+func (v *View) isImage(f *procfs.FD) bool {
+	if v.Image == nil {
+		return false
+	}
+	info, err := v.Image.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Dev == f.Dev && st.Ino == f.Ino
 }
 
 func dumpPipeEnd(s *Saver, f *procfs.FD, ref object.Ref) error {

@@ -3,7 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"os"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/tracer"
@@ -30,6 +30,8 @@ type View struct {
 	BenignFilters int
 	// CanSuspendFilters tells whether the tracer switches filters off anyway.
 	CanSuspendFilters bool
+	// Image is where the image goes; nil if there is none.
+	Image *os.File
 
 	// What is known of other processes, by the text of a link; nil before it
 	// was asked for.
@@ -149,18 +151,6 @@ func (v *View) CheckStopped(e *tracer.Tracee) error {
 		return &fault.Error{Code: fault.OtherArchitecture, Object: v.Name()}
 	}
 	return nil
-}
-
-// inRoot turns a path as seen from our root directory into one as seen from
-// the root of the process.
-func (v *View) inRoot(path string) string {
-	if v.Root == "/" {
-		return path
-	}
-	if inside, ok := strings.CutPrefix(path, v.Root); ok && (inside == "" || inside[0] == '/') {
-		return "/" + strings.TrimPrefix(inside, "/")
-	}
-	return path
 }
 
 // Resident is how much memory the process has in pages of its own, in bytes.

@@ -270,6 +270,25 @@ static void shared_verify(int cycle)
 	child_verify(cycle);
 }
 
+/* The image into a pipe that only the program itself could read. */
+static void image_setup(void)
+{
+	check_eq(pipe(fds), 0);
+}
+
+static int image_point(int cycle)
+{
+	char c;
+
+	(void)cycle;
+	check_eq(syscall(__NR_checkpoint, getpid(), fds[1], 0UL), -1);
+	check_eq(errno, EBADF);
+	check_eq(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+	check_eq(read(fds[0], &c, 1), -1);
+	check_eq(errno, EAGAIN);
+	return 0;
+}
+
 /* A file in memory that the child has mapped, and not open. */
 static void memfd_setup(void)
 {
@@ -382,6 +401,7 @@ static void aio_setup(void)
 
 SCENARIOS(
 	REFUSE("pipe", SELF, pipe_setup, pipe_verify, EBADF),
+	{ "pipe-image", SELF | REFUSED, image_setup, NULL, image_point, EBADF },
 	REFUSE("fifo", BOTH, fifo_setup, NULL, EBADF),
 	REFUSE("socket", BOTH, socket_setup, NULL, EBADF),
 	REFUSE("inet", BOTH, inet_setup, NULL, EBADF),
