@@ -225,7 +225,7 @@ func (r *restart) checkCaller() error {
 		return &fault.Error{Code: fault.CallerThreads, Object: r.view.Name(), Detail: fmt.Sprintf("%d threads", n)}
 	}
 	benign, _ := r.engine.filters(r.view.PID)
-	if n := r.view.Status.SeccompFilters - benign; r.view.Status.Seccomp != 0 && n > 0 && !r.tracee.SeccompSuspended() {
+	if n := r.view.Status.SeccompFilters - benign; r.view.Status.Seccomp != 0 && n > 0 {
 		return &fault.Error{Code: fault.CallerFilter, Object: r.view.Name(), Detail: fmt.Sprintf("%d filters", n)}
 	}
 	return nil

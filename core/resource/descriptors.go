@@ -148,18 +148,15 @@ func (f *stagedFile) closeStaged(b *Builder) {
 // looked at after Flush. O_NONBLOCK keeps a fifo that has taken the name from
 // hanging the stage.
 func (b *Builder) openFile(path string, flags int, code fault.Code) (*stagedFile, error) {
-	if path == "" || path[0] != '/' {
-		return nil, badImage(fault.ImageValue, "file name", "%q", path)
-	}
-	p := b.Stage()
-	flags |= unix.O_CLOEXEC
-	if flags&unix.O_PATH == 0 { // with it openat2(2) takes nothing that opens
-		flags |= unix.O_NOCTTY | unix.O_NONBLOCK
-	}
-	row, err := b.openRow(p, path, flags)
+	name, err := b.named(path)
 	if err != nil {
 		return nil, err
 	}
+	flags |= unix.O_CLOEXEC
+	if flags&unix.O_PATH == 0 {
+		flags |= unix.O_NOCTTY | unix.O_NONBLOCK
+	}
+	row := b.Stage().Openat(tracer.Int(unix.AT_FDCWD), name, flags, 0)
 	b.Expect(row, code, path)
 	return &stagedFile{fd: b.fds.take(row)}, nil
 }

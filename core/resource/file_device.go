@@ -31,7 +31,7 @@ var device = FileKind{
 		return nil
 	},
 	Dump: func(s *Saver, f *procfs.FD, ref object.Ref) error {
-		return s.W.Put(uint32(ref), &deviceRecord{Rdev: f.Rdev, Flags: f.Flags &^ unix.O_CLOEXEC, Path: s.inRoot(f.Target)})
+		return s.W.Put(uint32(ref), &deviceRecord{Rdev: f.Rdev, Flags: f.Flags &^ unix.O_CLOEXEC, Path: f.Target})
 	},
 	Kind: deviceKind,
 	Load: loadDevice,

@@ -75,9 +75,6 @@ func refuseNamed(v *View, f *procfs.FD) *fault.Error {
 	if st.Dev != f.Dev || st.Ino != f.Ino {
 		return &fault.Error{Code: fault.FileUnreachable, Detail: f.Target}
 	}
-	if v.Root != "/" && v.inRoot(f.Target) == f.Target {
-		return &fault.Error{Code: fault.FileUnreachable, Detail: f.Target + " is outside of the root directory"}
-	}
 	return nil
 }
 
@@ -94,7 +91,7 @@ func dumpNamed(s *Saver, f *procfs.FD, ref object.Ref) error {
 	if err := s.W.Put(uint32(ref), &data); err != nil {
 		return err
 	}
-	return s.W.Put(0, &image.FName{Name: s.inRoot(f.Target)})
+	return s.W.Put(0, &image.FName{Name: f.Target})
 }
 
 // fileMode is f_mode as the kernel of 2009 kept it: FMODE_READ 1, FMODE_WRITE

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"encoding/binary"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,16 +10,15 @@ import (
 	"github.com/crshim/crshim/tracer"
 )
 
-// filesystem is where the task stands in the file system. It comes before
-// everything that has a name: names begin at the root directory.
+// filesystem is where the task stands in the file system.
 var filesystem = Part{
 	Name:    "root and working directory, umask",
 	Support: Full,
 	Note:    "The directories by name. Another root than the restarter's takes CAP_SYS_CHROOT.",
 	Records: []image.Spec{
 		image.Row[fsRecord](fsKind, "FS", image.InTask, "file mode creation mask", image.Times(image.OncePerTask)),
-		image.Row[rootRecord](rootKind, "FS_ROOT", image.InTask, "root directory, as seen from that of the supervisor", image.Times(image.OncePerTask)),
-		image.Row[cwdRecord](cwdKind, "FS_CWD", image.InTask, "working directory, as seen from the root directory", image.Times(image.OncePerTask)),
+		image.Row[rootRecord](rootKind, "FS_ROOT", image.InTask, "root directory; like all names it is seen from the root directory of the supervisor", image.Times(image.OncePerTask)),
+		image.Row[cwdRecord](cwdKind, "FS_CWD", image.InTask, "working directory", image.Times(image.OncePerTask)),
 	},
 	Save:    func() Saving { return filesystemSave{} },
 	Restore: func() Restoring { return new(filesystemRestore) },
@@ -66,7 +64,7 @@ func (filesystemSave) Dump(s *Saver) error {
 	if err := s.W.Put(s.vpid(), &rootRecord{Path: s.Root}); err != nil {
 		return err
 	}
-	return s.W.Put(s.vpid(), &cwdRecord{Path: s.inRoot(cwd)})
+	return s.W.Put(s.vpid(), &cwdRecord{Path: cwd})
 }
 
 type filesystemRestore struct {
@@ -113,8 +111,7 @@ func (r *filesystemRestore) Commit(b *Builder, p *tracer.Program) error {
 	return nil
 }
 
-// useRoot prepares to open files below the root directory that the image's
-// names begin at. It is called before any other file is opened.
+// useRoot opens the root directory of the image, if the caller has another one.
 func (b *Builder) useRoot(path string) error {
 	if path == b.Caller.Root {
 		return nil
@@ -127,19 +124,20 @@ func (b *Builder) useRoot(path string) error {
 	return err
 }
 
-// openRow opens a file by the caller's own call: below the image's root if
-// that is another than the caller's (openat2(2), RESOLVE_IN_ROOT).
-func (b *Builder) openRow(p *tracer.Program, path string, flags int) (*tracer.Row, error) {
-	if len(path) >= unix.PathMax {
-		return nil, badImage(fault.ImageValue, "file name", "%d bytes", len(path))
+// named turns a name of the image, which begins at our own root directory, into
+// one that begins at the caller's: programs keep using what they had opened and
+// mapped before they changed their root, so names may lie outside of it.
+func (b *Builder) named(path string) (string, error) {
+	root := b.Caller.Root
+	switch inside, ok := strings.CutPrefix(path, root); {
+	case path == "" || path[0] != '/' || len(path) >= unix.PathMax:
+		return "", badImage(fault.ImageValue, "file name", "%q", path)
+	case root == "/":
+		return path, nil
+	case ok && inside == "":
+		return "/", nil
+	case ok && inside[0] == '/':
+		return inside, nil
 	}
-	if b.rootFile == nil {
-		return p.Openat(tracer.Int(unix.AT_FDCWD), path, flags, 0), nil
-	}
-	how := make([]byte, 0, 24)
-	for _, field := range []uint64{uint64(flags), 0, unix.RESOLVE_IN_ROOT} {
-		how = binary.LittleEndian.AppendUint64(how, field)
-	}
-	at := p.Bytes(how)
-	return p.Call(unix.SYS_OPENAT2, b.rootFile.arg(), tracer.Imm(uint64(p.String(path))), tracer.Imm(uint64(at)), tracer.Imm(uint64(len(how)))), nil
+	return "", &fault.Error{Code: fault.FileOpen, Object: path, Detail: "outside of the caller's root directory " + root, Err: unix.ENOENT}
 }

@@ -240,7 +240,7 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		return err
 	}
 	if file {
-		if err := d.W.Put(0, &image.FName{Name: d.inRoot(m.Name)}); err != nil {
+		if err := d.W.Put(0, &image.FName{Name: m.Name}); err != nil {
 			return err
 		}
 	}
