@@ -3,9 +3,10 @@
 //
 // # Checkpoint
 //
-//	predump   look at the target, and refuse with a list of everything that stands in the way
-//	freeze    catch the caller, stop every task of the target
-//	survey    look again, now that nothing can change; the caller's rights are asked of the kernel
+//	predump   catch the caller, ask the kernel for its rights, look at the target and
+//	          refuse with a list of everything that stands in the way
+//	freeze    stop every task of the target
+//	survey    ask and look again, now that nothing can change
 //	dump      write the image
 //	thaw      let the target go on, stop it or kill it
 //	postdump  what the thaw need not wait for

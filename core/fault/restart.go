@@ -22,9 +22,7 @@ const (
 	LimitNotPermitted Code = 2303
 	TimerState        Code = 2304
 	CallerThreads     Code = 2401
-	CallerChildren    Code = 2402
 	CallerGone        Code = 2403
-	CallerBusy        Code = 2404
 	CallerFilter      Code = 2405
 	CallerAltStack    Code = 2406
 	CallerTimers      Code = 2407
@@ -86,15 +84,9 @@ var restarts = []Entry{
 	{CallerThreads, unix.EBUSY, "cannot restart in {the caller}: it has more than one thread",
 		"The caller's memory is replaced, and its other threads would run on in memory that is not theirs.",
 		"Call restart before starting threads, or use the crshim restart command."},
-	{CallerChildren, unix.EBUSY, "cannot restart in {the caller}: it has children that the image does not know",
-		"The restarted process would find children that it never started.",
-		"Wait for the children first, or use the crshim restart command."},
 	{CallerGone, unix.ESRCH, "cannot restart in {the caller}: it ended while it was being restarted",
 		"The process was killed from outside before the restart was complete.",
 		"Look for who sent it a signal."},
-	{CallerBusy, unix.EBUSY, "cannot restart in {the caller}: another program traces it",
-		"A process has one tracer at a time, and a debugger or strace is attached already.",
-		"Detach the other tracer, or trace crshim instead."},
 	{CallerFilter, unix.EOPNOTSUPP, "cannot restart in {the caller}: its own seccomp filter is in the way",
 		"The process rebuilds itself by calls that it makes, and its filter refuses one of them.",
 		"Call restart before loading the filter, or run crshim as root so that it can suspend filters."},
