@@ -208,17 +208,28 @@ func TestCheckpointOthers(t *testing.T) {
 		<-trace.done
 		c.sh(streams{}, fmt.Sprintf("$call out2 checkpoint %d 3 0 3>img", target)).ends("exit status 0")
 
-		// A zombie: its parent, a shell, does not wait for it.
-		parent := c.start(streams{}, "sh", "-c", "sleep 0 & echo $! > zombie; exec sleep 1000")
+		// A zombie: its parent does not wait for it, once that is no shell any more.
+		parent := c.start(streams{}, "sh", "-c", "while [ ! -e end ]; do sleep 0.05; done & echo $! > zombie; exec sleep 1000")
 		var zombie int
-		c.until("there is a zombie", func() bool {
+		c.until("the shell has become another program", func() bool {
 			text, err := os.ReadFile(c.path("zombie"))
 			if err != nil {
 				return false
 			}
 			zombie, err = strconv.Atoi(strings.TrimSpace(string(text)))
+			child, ok := lookup(zombie)
+			if err != nil || !ok {
+				return false
+			}
+			p, ok := lookup(child.ppid)
+			return ok && p.comm == "sleep"
+		})
+		if err := os.WriteFile(c.path("end"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c.until("there is a zombie", func() bool {
 			p, ok := lookup(zombie)
-			return err == nil && ok && p.state == "Z"
+			return ok && p.state == "Z"
 		})
 		check("zombie", zombie, unix.EAGAIN)
 		parent.killTree()
