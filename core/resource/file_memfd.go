@@ -212,18 +212,9 @@ func loadMemfd(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if head.Parent != uint32(ref) || access == unix.O_ACCMODE || rec.Pos > 1<<63-1 {
 		return nil, badImage(fault.ImageValue, what, "owner %d, flags %#o, offset %#x", head.Parent, rec.Flags, rec.Pos)
 	}
-	known, seen, err := b.Objects.Get(object.Inode, object.Ref(rec.File))
+	file, err := sharedInode(b, object.Ref(rec.File), b.makeMemfd)
 	if err != nil {
-		return nil, badImage(fault.ImageValue, what, "%v", err)
-	}
-	if !seen {
-		if known, err = b.makeMemfd(object.Ref(rec.File)); err != nil {
-			return nil, err
-		}
-	}
-	file, ok := known.(*stagedMemfd)
-	if !ok {
-		return nil, badImage(fault.ImageValue, what, "object %d is not a memfd", rec.File)
+		return nil, err
 	}
 	open := file.made
 	if access != unix.O_RDWR || file.taken {

@@ -247,18 +247,9 @@ func loadPipeEnd(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if head.Parent != uint32(ref) || access == unix.O_ACCMODE {
 		return nil, badImage(fault.ImageValue, what, "owner %d, flags %#o", head.Parent, rec.Flags)
 	}
-	known, seen, err := b.Objects.Get(object.Inode, object.Ref(rec.Pipe))
+	made, err := sharedInode(b, object.Ref(rec.Pipe), b.makePipe)
 	if err != nil {
-		return nil, badImage(fault.ImageValue, what, "%v", err)
-	}
-	if !seen {
-		if known, err = b.makePipe(object.Ref(rec.Pipe)); err != nil {
-			return nil, err
-		}
-	}
-	made, ok := known.(*stagedPipe)
-	if !ok {
-		return nil, badImage(fault.ImageValue, what, "object %d is not a pipe", rec.Pipe)
+		return nil, err
 	}
 	end := made.ends[access&1]
 	if access == unix.O_RDWR || made.taken[access] {

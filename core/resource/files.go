@@ -207,6 +207,24 @@ func (b *Builder) loadFile(ref object.Ref) (*stagedOpen, error) {
 	return nil, badImage(fault.ImageRecord, fmt.Sprintf("open file %d", ref), "record of kind %v", next)
 }
 
+// sharedInode returns what stands behind several open files of the image: what
+// was made of it at its first sight, or what first makes and enters now.
+func sharedInode[T any](b *Builder, ref object.Ref, first func(object.Ref) (T, error)) (T, error) {
+	var none T
+	known, seen, err := b.Objects.Get(object.Inode, ref)
+	if err != nil {
+		return none, badImage(fault.ImageValue, fmt.Sprintf("object %d", ref), "%v", err)
+	}
+	if !seen {
+		return first(ref)
+	}
+	made, ok := known.(T)
+	if !ok {
+		return none, badImage(fault.ImageValue, fmt.Sprintf("object %d", ref), "of another kind")
+	}
+	return made, nil
+}
+
 // place brings an open file to its final number, or, where the caller has
 // something of its own there, to one out of the way until commit.
 func (r *filesRestore) place(b *Builder, e *stagedEntry, from tracer.FD, keep bool) {
