@@ -66,6 +66,8 @@ type Opened struct {
 	PID procfs.PID
 	// CallsCaught tells whether the emulated calls were available to it.
 	CallsCaught bool
+	// Policy may be set before Into.
+	Policy resource.Policy
 }
 
 // Open reads the head of an image. Into or Close must follow.
@@ -80,7 +82,7 @@ func (e *Engine) Open(in *os.File) (*Opened, error) {
 // Into rebuilds the process in a blank process. It ends with the process
 // running; on failure there is none.
 func (o *Opened) Into(blank Blank) (*Restarted, error) {
-	o.r.acquire = blank
+	o.r.acquire, o.r.policy = blank, o.Policy
 	defer o.Close()
 	return tracer.Run(o.r.run)
 }
@@ -94,6 +96,7 @@ type restart struct {
 	in      *os.File
 	inFD    tracer.FD
 	acquire Blank
+	policy  resource.Policy
 	blank   bool // the process was made for this restart and ends if it fails
 	watch   stopwatch
 
@@ -209,7 +212,7 @@ func (r *restart) stage(rem *tracer.Remote) (err error) {
 		return err
 	}
 	r.builder.XstateSize = int(r.fpu.XstateSize)
-	r.builder.Warn = r.engine.warn
+	r.builder.Policy, r.builder.Warn = r.policy, r.engine.warn
 	if err := r.builder.Load(); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type Builder struct {
 	Layout  *Layout
 	Objects *object.Loaded
 	State   tracer.State // what the task continues with
+	Policy  Policy
 	Warn    func(format string, args ...any)
 	VPID    procfs.PID // the caller's pid in its own namespace
 	// XstateSize is how many bytes of extended state the image has for a task.

@@ -1,0 +1,32 @@
+package resource
+
+// Policy is what a restart does about things that the image cannot bring back
+// by itself. The zero value is what restart(2) does.
+type Policy struct {
+	// Descriptors says what stands behind a descriptor instead of what the
+	// image has, by its number in the image: "inherit" (the restarter's own
+	// descriptor of that number), "null", "close", or a path.
+	Descriptors map[int32]string
+	Files       FilesPolicy
+	TCP         TCPPolicy
+}
+
+// FilesPolicy is what happens to a regular file that is not as it was.
+type FilesPolicy int
+
+// The policies for files.
+const (
+	VerifyFiles   FilesPolicy = iota // refuse one that is shorter than it was, or another one
+	RollbackFiles                    // give it back the content that the image has of it
+	TruncateFiles                    // cut off what was written after the checkpoint
+	IgnoreFiles                      // take it as it is
+)
+
+// TCPPolicy is what becomes of a connection that leads out of the image.
+type TCPPolicy int
+
+// The policies for connections.
+const (
+	ResetTCP TCPPolicy = iota // the program sees ECONNRESET, as after a fault of the network
+	KeepTCP                   // it goes on where the kernel allows (TCP_REPAIR of tcp(7))
+)
