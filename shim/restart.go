@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/resource"
 )
 
 // restartConfig is what the stages of a restart are told.
@@ -22,6 +23,8 @@ type restartConfig struct {
 	Calls  bool   `json:",omitzero"` // CMD is to be under the filter
 	PIDs   pidsChoice
 	PID    int // of the process when it was saved
+
+	policy resource.Policy // the matter of the front alone
 }
 
 // release closes what only the process that becomes CMD holds on to: the front must see its end.
@@ -45,6 +48,7 @@ var pidsChoices = []string{string(pidsAuto), string(pidsKeep), string(pidsNew)}
 func newRestartCommand() *cobra.Command {
 	var log logConfig
 	var r restartConfig
+	var policies policyFlags
 	var pids, pidfile string
 	cmd := &cobra.Command{
 		Use:     "restart [flags] FILE|-",
@@ -54,7 +58,8 @@ func newRestartCommand() *cobra.Command {
 
 FILE may be a pipe; "-" reads standard input. An image is read once, from front to back, and nothing runs before it has been read
 and checked as a whole. Files are opened by name with the rights of the user who restarts. A terminal that the process had as standard
-input, output or error is replaced by what crshim has in that place.
+input, output or error is replaced by what crshim has in that place, and so is a pipe or socket to another process. With --fd anything
+can be put in the place of any descriptor; descriptors that share one open file follow the lowest of them.
 
 If the calls checkpoint and restart worked for the process when it was saved, they work again.`,
 		Example: `  crshim restart img
@@ -63,13 +68,15 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := log.check()
+			policy, policyErr := policies.policy()
+			err = errors.Join(err, policyErr)
 			if !slices.Contains(pidsChoices, pids) {
 				err = errors.Join(err, fmt.Errorf("--pids: %q is none of %s", pids, strings.Join(pidsChoices, ", ")))
 			}
 			if err != nil {
 				return usageError{cmd: cmd, err: err}
 			}
-			r.PIDs = pidsChoice(pids)
+			r.PIDs, r.policy = pidsChoice(pids), policy
 			status, err := restartImage(cmd.OutOrStdout(), log, &r, args[0], pidfile)
 			if err != nil {
 				return err
@@ -81,6 +88,7 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 	flags.BoolVarP(&r.Detach, "detach", "d", false, "return once the process runs, in a session of its own, and print its process id")
 	flags.StringVar(&pidfile, "pidfile", "", "write its process id to `FILE`")
 	flags.StringVar(&pids, "pids", string(pidsAuto), "its process id: keep that of the image, or fail; auto, that where it is free and permitted; new")
+	policies.register(cmd)
 	log.register(flags)
 	if err := cmd.RegisterFlagCompletionFunc("pids", cobra.FixedCompletions(pidsChoices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // a bug: the flag is defined above

@@ -4,12 +4,19 @@ package resource
 // by itself. The zero value is what restart(2) does.
 type Policy struct {
 	// Descriptors says what stands behind a descriptor instead of what the
-	// image has, by its number in the image: "inherit" (the restarter's own
-	// descriptor of that number), "null", "close", or a path.
+	// image has, by its number in the image: InheritFD, NullFD, CloseFD, or an
+	// absolute path.
 	Descriptors map[int32]string
 	Files       FilesPolicy
 	TCP         TCPPolicy
 }
+
+// What Policy.Descriptors may say besides a path.
+const (
+	InheritFD = "inherit" // the restarter's own descriptor of that number
+	NullFD    = "null"    // /dev/null
+	CloseFD   = "close"   // nothing
+)
 
 // FilesPolicy is what happens to a regular file that is not as it was.
 type FilesPolicy int
