@@ -41,6 +41,8 @@ type CheckpointRequest struct {
 	OutFD tracer.FD
 	// Then is what becomes of the target.
 	Then Disposition
+	// External saves what leads to others as a place that is empty (View).
+	External bool
 	// Saved, if set, is called when the image has been written and before the
 	// target is let go or killed: a target must not be lost with its image.
 	Saved func() error
@@ -114,7 +116,7 @@ func (c *checkpoint) look(by func(pid procfs.PID, self bool) (*resource.View, er
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(c.req.Target)
 	v.CanSuspendFilters = maySuspendFilters()
-	v.Image = c.req.Out
+	v.Image, v.External = c.req.Out, c.req.External
 	return v, nil
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
-	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -22,14 +21,17 @@ const toStdout = "-"
 
 func newCheckpointCommand() *cobra.Command {
 	var output string
-	var leave, stop, kill bool
+	var leave, stop, kill, external bool
 	cmd := &cobra.Command{
 		Use:     "checkpoint [flags] -o FILE PID",
 		Aliases: []string{"ck"},
 		Short:   "Save a process to an image",
 		Long: `Save the process PID to FILE. It is stopped for the time that this takes, and then goes on as it was.
 
-An image appears under its name only when it is complete and on disk. With "-o -" it goes to standard output, which must not be a terminal.`,
+An image appears under its name only when it is complete and on disk. With "-o -" it goes to standard output, which must not be a terminal.
+
+A pipe, fifo or socket to another process, a terminal that is not standard input, output or error, or a device cannot be saved, and so the
+process is not. With --external the image notes that it was there, and a restart has to say what takes its place.`,
 		Example: `  crshim checkpoint 3493 -o img
   crshim checkpoint --kill 3493 -o - | ssh host crshim restart -`,
 		Args: cobra.ExactArgs(1),
@@ -45,7 +47,7 @@ An image appears under its name only when it is complete and on disk. With "-o -
 			case kill:
 				then = core.KillTarget
 			}
-			return checkpoint(cmd.ErrOrStderr(), pid, output, then)
+			return checkpoint(cmd.ErrOrStderr(), output, core.CheckpointRequest{PID: core.PID(pid), Then: then, External: external})
 		},
 		ValidArgsFunction: completePIDs,
 	}
@@ -54,6 +56,7 @@ An image appears under its name only when it is complete and on disk. With "-o -
 	flags.BoolVar(&leave, "leave-running", false, "let the process go on (the default)")
 	flags.BoolVar(&stop, "stop", false, "leave the process stopped, as by SIGSTOP")
 	flags.BoolVar(&kill, "kill", false, "kill the process once the image is complete")
+	flags.BoolVar(&external, "external", false, "save what leads to other processes and devices as a place that crshim restart --fd fills")
 	cmd.MarkFlagsMutuallyExclusive("leave-running", "stop", "kill")
 	if err := cmd.MarkFlagRequired("output"); err != nil {
 		panic(err) // a bug: the flag is defined above
@@ -62,9 +65,8 @@ An image appears under its name only when it is complete and on disk. With "-o -
 }
 
 // checkpoint saves a process and says so on stderr, in the words of ckpt.c.
-func checkpoint(stderr io.Writer, pid int, output string, then core.Disposition) error {
-	target, err := core.Resolve(procfs.PID(os.Getpid()), pid)
-	if err != nil {
+func checkpoint(stderr io.Writer, output string, req core.CheckpointRequest) (err error) {
+	if req.Target, err = core.Resolve(procfs.PID(os.Getpid()), int(req.PID)); err != nil {
 		return err
 	}
 	out, err := createOutput(output)
@@ -73,7 +75,8 @@ func checkpoint(stderr io.Writer, pid int, output string, then core.Disposition)
 	}
 	// The target goes on only when its image is safe.
 	engine := newEngine(func(format string, args ...any) { fmt.Fprintf(stderr, "crshim: "+format+"\n", args...) })
-	done, err := engine.Checkpoint(core.CheckpointRequest{PID: core.PID(pid), Target: target, Out: out.File, OutFD: tracer.FD(-1), Then: then, Saved: out.publish})
+	req.Out, req.OutFD, req.Saved = out.File, -1, out.publish
+	done, err := engine.Checkpoint(req)
 	if err != nil {
 		return errors.Join(err, out.discard())
 	}

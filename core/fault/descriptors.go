@@ -38,8 +38,8 @@ const (
 
 var descriptors = []Entry{
 	{Pipe, unix.EBADF, "cannot save {a descriptor}: pipe to another process",
-		"Another process has an end of it and knows nothing of the checkpoint. Only as standard input, output or error can a pipe that leads outside be replaced, by that of whoever restarts the program.",
-		"Have the other process close its end, or the program its own."},
+		"Another process has an end of it and knows nothing of the checkpoint. Only as standard input, output or error can a pipe that leads outside be replaced, by that of whoever restarts the program, without being told so.",
+		"Have the other process close its end, or the program its own; or save it with --external, and say what takes its place with crshim restart --fd."},
 	{Socket, unix.EBADF, "cannot save {a descriptor}: socket",
 		"A connection has a second end that knows nothing of the checkpoint; sockets are not saved yet.",
 		"Have the program close its sockets first and open them again afterwards. As standard input, output or error a socket is inherited anew."},
@@ -78,10 +78,10 @@ var descriptors = []Entry{
 		"Have the program close it first and load it anew afterwards."},
 	{Terminal, unix.EBADF, "cannot save {a descriptor}: terminal",
 		"A terminal is inherited as standard input, output or error, never reopened by name; this one is neither.",
-		"Have the program use its standard descriptors, or redirect it to a file."},
+		"Have the program use its standard descriptors, or redirect it to a file; or save it with --external, and say what takes its place with crshim restart --fd."},
 	{Device, unix.EBADF, "cannot save {a descriptor}: device",
 		"What a driver remembers about an open device cannot be read back. Only null, zero, full, random and urandom have nothing to remember.",
-		"Have the program close the device first."},
+		"Have the program close the device first; or save it with --external, and have it opened anew with crshim restart --fd."},
 	{FileUnlinked, unix.EBADF, "cannot save {a descriptor}: file that has been deleted",
 		"The file has no name any more by which it could be opened again; its contents are not saved yet.",
 		"Keep the file under its name while the program has it open."},

@@ -14,6 +14,9 @@ const (
 	FileState         Code = 2107
 	NoTerminal        Code = 2108
 	WatchFailed       Code = 2109
+	ExternalFile      Code = 2125
+	NotInImage        Code = 2126
+	NoSuchDescriptor  Code = 2127
 	PIDTaken          Code = 2201
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
@@ -60,6 +63,15 @@ var restarts = []Entry{
 	{WatchFailed, 0, "cannot have epoll watch {a descriptor} again",
 		"The program watched it, and what stands there now cannot be watched: a regular file or /dev/null in the place of a pipe or terminal has no events.",
 		"Restart it with standard descriptors of the kind that it had, such as | cat, or see the cause at the end of the line."},
+	{ExternalFile, unix.EBADF, "cannot restore {a descriptor}: it led to another process or a device",
+		"That end is not in the image, and only whoever restarts the program can say what takes its place.",
+		"Restart with --fd N=inherit, --fd N=null, --fd N=close or --fd N=PATH for this descriptor."},
+	{NotInImage, unix.EINVAL, "cannot replace {a descriptor}: the image has no such descriptor",
+		"What --fd names is put in the place of what the program had under that number, and it had nothing there.",
+		"See the descriptors of the image by crshim inspect."},
+	{NoSuchDescriptor, unix.EBADF, "cannot inherit {a descriptor}: the restarter has none of that number, or it is the image",
+		"By --fd N=inherit the program gets what crshim itself was started with as descriptor N.",
+		"Open it in the shell, as in crshim restart --fd 7=inherit img 7<>FILE, or give the name with --fd N=PATH."},
 	{PIDTaken, unix.EEXIST, "cannot take {the process id}: it is in use",
 		"A process, process group or session of that number exists.",
 		"Restart with --pids new, or inside a new pid namespace with crshim run --container."},

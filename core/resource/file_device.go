@@ -35,6 +35,13 @@ var device = FileKind{
 	},
 	Kind: deviceKind,
 	Load: loadDevice,
+	Skip: func(b *Builder, ref object.Ref) (*stagedOpen, error) {
+		rec, err := readDevice(b, ref)
+		if err != nil {
+			return nil, err
+		}
+		return &stagedOpen{fd: nothing, path: rec.Path, flags: rec.Flags}, nil
+	},
 }
 
 const deviceKind image.Kind = 6401
@@ -56,14 +63,21 @@ var memoryless = map[uint64]bool{
 	unix.Mkdev(1, 9): true, // urandom
 }
 
-func loadDevice(b *Builder, ref object.Ref) (*stagedOpen, error) {
+func readDevice(b *Builder, ref object.Ref) (*deviceRecord, error) {
 	rec, head, err := image.Expect[deviceRecord](b.R)
 	if err != nil {
 		return nil, err
 	}
-	what := fmt.Sprintf("open file %d", ref)
 	if head.Parent != uint32(ref) || !memoryless[rec.Rdev] {
-		return nil, badImage(fault.ImageValue, what, "device %#x", rec.Rdev)
+		return nil, badImage(fault.ImageValue, fmt.Sprintf("open file %d", ref), "device %#x", rec.Rdev)
+	}
+	return rec, nil
+}
+
+func loadDevice(b *Builder, ref object.Ref) (*stagedOpen, error) {
+	rec, err := readDevice(b, ref)
+	if err != nil {
+		return nil, err
 	}
 	flags := rec.Flags & settable
 	f, err := b.openFile(rec.Path, int(flags), fault.FileOpen)
@@ -71,7 +85,7 @@ func loadDevice(b *Builder, ref object.Ref) (*stagedOpen, error) {
 		return nil, err
 	}
 	b.Expect(b.Stage().Fcntl(f.fd, unix.F_SETFL, tracer.Imm(flags)), fault.FileState, rec.Path)
-	return &stagedOpen{fd: f.fd, path: rec.Path, verify: func(now *procfs.FD) error {
+	return &stagedOpen{fd: f.fd, path: rec.Path, flags: rec.Flags, verify: func(now *procfs.FD) error {
 		if now.Type() != unix.S_IFCHR || now.Rdev != rec.Rdev {
 			return &fault.Error{Code: fault.FileTypeChanged, Object: rec.Path}
 		}

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -128,19 +129,49 @@ func loadEpoll(b *Builder, ref object.Ref) (*stagedOpen, error) {
 // the user may have so many. Those whose descriptors wait out of the way are
 // added under the numbers that they have there.
 func (r *filesRestore) watch(b *Builder) error {
-	at := make(map[int32]tracer.FD, len(r.entries))
+	place := make(map[int32]*stagedEntry, len(r.entries))
 	for _, e := range r.entries {
-		at[int32(e.final)] = e.at
+		place[int32(e.final)] = e
 	}
 	for _, e := range r.epolls() {
 		p := b.Stage()
+		// A file that is closed is in no set any more.
+		e.watches = slices.DeleteFunc(e.watches, func(w *epollWatchRecord) bool { return r.closed[w.FD] })
 		for _, w := range e.watches {
-			fd, ok := at[w.FD]
+			target, ok := place[w.FD]
 			if !ok {
 				return badImage(fault.ImageValue, "epoll", "fd %d is not open", w.FD)
 			}
-			row := epollCtl(p, e.open.fd, unix.EPOLL_CTL_ADD, fd, w)
+			row := epollCtl(p, e.open.fd, unix.EPOLL_CTL_ADD, target.at, w)
+			if target.replaces {
+				r.doubtful = append(r.doubtful, &doubtfulWatch{e, w, row.Tolerate()})
+				continue
+			}
 			b.Expect(row, fault.WatchFailed, fmt.Sprintf("fd %d", w.FD))
+		}
+	}
+	return nil
+}
+
+// doubtfulWatch is one of what the policy has put in the place of a file. A
+// regular file has no events and cannot be watched; the program is then as one
+// to which nothing happens there.
+type doubtfulWatch struct {
+	epoll *stagedEpoll
+	watch *epollWatchRecord
+	row   *tracer.Row
+}
+
+// watched drops the watches that cannot be, and says so.
+func (r *filesRestore) watched(b *Builder) error {
+	for _, d := range r.doubtful {
+		switch err := d.row.Err(); {
+		case err == nil:
+		case errors.Is(err, unix.EPERM):
+			d.epoll.watches = slices.DeleteFunc(d.epoll.watches, func(w *epollWatchRecord) bool { return w == d.watch })
+			b.Warn("epoll does not watch fd %d any more: what --fd has put there has no events", d.watch.FD)
+		default:
+			return &fault.Error{Code: fault.WatchFailed, Object: fmt.Sprintf("fd %d", d.watch.FD), Err: err}
 		}
 	}
 	return nil

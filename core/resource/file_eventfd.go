@@ -102,5 +102,6 @@ func (b *Builder) nameless(row *tracer.Row, name string) *stagedOpen {
 
 // setFlags sets those that F_SETFL of fcntl(2) can set.
 func (b *Builder) setFlags(open *stagedOpen, flags uint32) {
+	open.flags = flags
 	b.Expect(b.Stage().Fcntl(open.fd, unix.F_SETFL, tracer.Imm(flags&settable)), fault.FileState, open.path)
 }

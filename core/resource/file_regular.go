@@ -25,6 +25,7 @@ var regularFile = FileKind{
 	Dump:    dumpNamed,
 	Kind:    image.KindFDData,
 	Load:    loadNamed,
+	Skip:    skipNamed,
 }
 
 // directory differs by its type alone.
@@ -37,6 +38,7 @@ var directory = FileKind{
 	Dump:    dumpNamed,
 	Kind:    image.KindFDData,
 	Load:    loadNamed,
+	Skip:    skipNamed,
 }
 
 func memfdOrLike(f *procfs.FD) bool {
@@ -110,23 +112,39 @@ func fileMode(flags uint32) uint16 {
 	return mode
 }
 
-func loadNamed(b *Builder, ref object.Ref) (*stagedOpen, error) {
+func readNamed(b *Builder, ref object.Ref) (*image.FDData, *image.FName, error) {
 	data, rec, err := image.Expect[image.FDData](b.R)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	name, _, err := image.Expect[image.FName](b.R)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	what := fmt.Sprintf("open file %d", ref)
 	switch {
 	case rec.Parent != uint32(ref):
-		return nil, badImage(fault.ImageValue, what, "owner %d", rec.Parent)
+		return nil, nil, badImage(fault.ImageValue, what, "owner %d", rec.Parent)
 	case data.Type != image.FDFile && data.Type != image.FDDir:
-		return nil, badImage(fault.ImageValue, what, "type %d", data.Type)
+		return nil, nil, badImage(fault.ImageValue, what, "type %d", data.Type)
 	case data.Pos > 1<<63-1:
-		return nil, badImage(fault.ImageValue, what, "offset %#x", data.Pos)
+		return nil, nil, badImage(fault.ImageValue, what, "offset %#x", data.Pos)
+	}
+	return data, name, nil
+}
+
+func skipNamed(b *Builder, ref object.Ref) (*stagedOpen, error) {
+	data, name, err := readNamed(b, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &stagedOpen{fd: nothing, path: name.Name, flags: data.Flags, pos: int64(data.Pos)}, nil
+}
+
+func loadNamed(b *Builder, ref object.Ref) (*stagedOpen, error) {
+	data, name, err := readNamed(b, ref)
+	if err != nil {
+		return nil, err
 	}
 	flags := data.Flags & settable
 	f, err := b.openFile(name.Name, int(flags), fault.FileOpen)
@@ -144,7 +162,7 @@ func loadNamed(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if data.Type == image.FDDir {
 		want = unix.S_IFDIR
 	}
-	return &stagedOpen{fd: f.fd, path: name.Name, verify: func(now *procfs.FD) error {
+	return &stagedOpen{fd: f.fd, path: name.Name, flags: data.Flags, pos: int64(data.Pos), verify: func(now *procfs.FD) error {
 		if now.Type() != want {
 			return &fault.Error{Code: fault.FileTypeChanged, Object: name.Name}
 		}

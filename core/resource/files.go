@@ -40,6 +40,10 @@ type FileKind struct {
 	Kind image.Kind
 	// Load reads those records and stages the opening of the file.
 	Load func(b *Builder, ref object.Ref) (*stagedOpen, error)
+	// Skip reads them where something else takes the place of the file, which
+	// may not be there; nil if Load always can, which is then done for the
+	// sake of what the file shares with others, and it is closed again.
+	Skip func(b *Builder, ref object.Ref) (*stagedOpen, error)
 }
 
 // stagedOpen is an open file of the image, open in the caller.
@@ -48,16 +52,25 @@ type stagedOpen struct {
 	path   string
 	verify func(f *procfs.FD) error // what the file must be; nil for anything
 	epoll  *stagedEpoll             // what it watches, if it is an epoll instance
+
+	flags    uint32          // of the image
+	pos      int64           // of the image, if it is a regular file or directory
+	external *externalRecord // what it was, or what it takes the place of, if that led outside
+	replaces bool            // what the image has, by the policy
 }
 
 // FileKinds is the table of kinds, asked in order.
-var FileKinds = []*FileKind{&regularFile, &directory, &terminal, &device, &pipe, &inherited, &eventfd, &signalfd, &timerfd, &epoll, &memfd, &refusedFile}
+var FileKinds = []*FileKind{&regularFile, &directory, &device, &pipe, &external, &eventfd, &signalfd, &timerfd, &epoll, &memfd, &refusedFile}
 
 func kindOf(v *View, f *procfs.FD) *FileKind {
 	for _, k := range FileKinds {
-		if k.Match(v, f) {
-			return k
+		if !k.Match(v, f) {
+			continue
 		}
+		if v.External && maybeExternal(f) && k.Refuse(v, f) != nil {
+			return &external
+		}
+		return k
 	}
 	return &refusedFile
 }
@@ -115,6 +128,10 @@ func (filesSave) Dump(s *Saver) error {
 type filesRestore struct {
 	entries []*stagedEntry
 	opened  []*stagedOpen // to be verified once they are open
+
+	unplaced fault.List       // what leads outside, and nothing takes its place
+	closed   map[int32]bool   // numbers of the image that the policy closes
+	doubtful []*doubtfulWatch // that what the policy has put there may not allow
 }
 
 // stagedEntry is a descriptor of the image: at is where it is until commit.
@@ -122,6 +139,8 @@ type stagedEntry struct {
 	final tracer.FD
 	at    tracer.FD
 	flags int // O_CLOEXEC or 0
+
+	replaces bool // what the image has, by the policy
 }
 
 func (r *filesRestore) Load(b *Builder) error {
@@ -137,6 +156,7 @@ func (r *filesRestore) Load(b *Builder) error {
 		return &fault.Error{Code: fault.DescriptorLimit, Object: b.Caller.Name(), Detail: fmt.Sprintf("%d descriptors", table.NFDs), Err: unix.EMFILE}
 	}
 	finals := make(map[tracer.FD]bool)
+	r.closed = make(map[int32]bool)
 	for range table.NFDs {
 		entry, _, err := image.Expect[image.FDEntry](b.R)
 		if err != nil {
@@ -154,53 +174,57 @@ func (r *filesRestore) Load(b *Builder) error {
 			return fmt.Errorf("load fd %d: %w", entry.FD, err)
 		}
 	}
+	if err := r.unplaceable(b, finals); err != nil {
+		return err
+	}
 	if err := r.watch(b); err != nil {
 		return err
 	}
 	if err := b.Flush(); err != nil {
 		return err
 	}
+	if err := r.watched(b); err != nil {
+		return err
+	}
 	return r.verify(b)
 }
 
 func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD) error {
-	ref := object.Ref(entry.ObjRef)
-	known, seen, err := b.Objects.Get(object.OpenFile, ref)
+	open, shared, err := r.openFor(b, object.Ref(entry.ObjRef), entry.FD)
 	if err != nil {
-		return badImage(fault.ImageValue, "object", "%v", err)
+		return err
 	}
-	var from tracer.FD
-	staged := &stagedEntry{final: fd}
+	if open.fd == nothing {
+		r.closed[entry.FD] = true
+		return nil
+	}
+	staged := &stagedEntry{final: fd, replaces: open.replaces}
 	if entry.CloseOnExec != 0 {
 		staged.flags = unix.O_CLOEXEC
 	}
-	if seen {
-		from = known.(*stagedOpen).fd
-	} else {
-		kind, err := b.loadFile(ref)
-		if err != nil {
-			return err
-		}
-		from = kind.fd
-		defer func() { kind.fd = staged.at }() // later descriptors share it from there
-		r.opened = append(r.opened, kind)
-		if err := b.Objects.Add(object.OpenFile, ref, kind); err != nil {
-			return badImage(fault.ImageValue, "object", "%v", err)
-		}
+	from := open.fd
+	if !shared {
+		defer func() { open.fd = staged.at }() // later descriptors share it from there
+		r.opened = append(r.opened, open)
 	}
-	r.place(b, staged, from, seen)
+	r.place(b, staged, from, shared)
 	r.entries = append(r.entries, staged)
 	return nil
 }
 
-// loadFile lets the kind that the next record names open its file.
-func (b *Builder) loadFile(ref object.Ref) (*stagedOpen, error) {
+// loadFile lets the kind that the next record names open its file, or pass over
+// it if it can.
+func (b *Builder) loadFile(ref object.Ref, skip bool) (*stagedOpen, error) {
 	next, err := b.R.Peek()
 	if err != nil {
 		return nil, err
 	}
 	for _, k := range FileKinds {
-		if k.Kind == next && k.Load != nil {
+		switch {
+		case k.Kind != next || k.Load == nil:
+		case skip && k.Skip != nil:
+			return k.Skip(b, ref)
+		default:
 			return k.Load(b, ref)
 		}
 	}

@@ -30,6 +30,9 @@ type View struct {
 	BenignFilters int
 	// CanSuspendFilters tells whether the tracer switches filters off anyway.
 	CanSuspendFilters bool
+	// External has what leads to others saved as no more than a place that
+	// something else takes at restart, instead of refused.
+	External bool
 	// Image is where the image goes; nil if there is none.
 	Image *os.File
 
