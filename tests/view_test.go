@@ -34,6 +34,15 @@ var shmem = regexp.MustCompile(`(00:\w+) \d+ +(/dev/zero \(deleted\))$`)
 // nameless is a pipe or a socket: a restart makes another inode.
 var nameless = regexp.MustCompile(`^(pipe|socket):\[\d+\]$`)
 
+// withoutName cuts what a restart cannot give back: the number of a pipe or
+// socket, the name of a deleted file.
+func withoutName(target string) string {
+	if strings.HasSuffix(target, " (deleted)") && !exists(target) && !strings.HasPrefix(target, "/memfd:") {
+		return filepath.Dir(target) + "/(deleted)"
+	}
+	return nameless.ReplaceAllString(target, "$1")
+}
+
 func viewOf(t testing.TB, pid int) *view {
 	t.Helper()
 	proc := fmt.Sprintf("/proc/%d/", pid)
@@ -69,7 +78,7 @@ func viewOf(t testing.TB, pid int) *view {
 	}
 	for _, fd := range fds {
 		info := strings.Split(read(filepath.Join("fdinfo", fd.Name())), "\n")
-		v.FDs = append(v.FDs, fmt.Sprintf("%s -> %s, %s, %s", fd.Name(), nameless.ReplaceAllString(link(filepath.Join("fd", fd.Name())), "$1"), info[0], info[1]))
+		v.FDs = append(v.FDs, fmt.Sprintf("%s -> %s, %s, %s", fd.Name(), withoutName(link(filepath.Join("fd", fd.Name()))), info[0], info[1]))
 	}
 	return v
 }

@@ -32,7 +32,6 @@ const (
 	ProcFile        Code = 1226
 	FileKind        Code = 1227
 	FileShared      Code = 1228
-	FileTemporary   Code = 1229
 	DmaBuf          Code = 1230
 )
 
@@ -82,9 +81,9 @@ var descriptors = []Entry{
 	{Device, unix.EBADF, "cannot save {a descriptor}: device",
 		"What a driver remembers about an open device cannot be read back. Only null, zero, full, random and urandom have nothing to remember.",
 		"Have the program close the device first; or save it with --external, and have it opened anew with crshim restart --fd."},
-	{FileUnlinked, unix.EBADF, "cannot save {a descriptor}: file that has been deleted",
-		"The file has no name any more by which it could be opened again; its contents are not saved yet.",
-		"Keep the file under its name while the program has it open."},
+	{FileUnlinked, unix.EBADF, "cannot save {a descriptor}: deleted, and not a file that can be carried in the image",
+		"A deleted file is saved with its contents if it is the program's alone. This one has another name, extended attributes or contents that the program may not read, or it is a directory.",
+		"Keep it under its name while the program has it open, or remove its other names."},
 	{FileUnreachable, unix.EBADF, "cannot save {a descriptor}: its name no longer leads to it",
 		"Another file has taken the name, a mount hides it, or it lies outside the root directory of the program.",
 		"Put the file back under that name, or undo the mount."},
@@ -121,9 +120,6 @@ var descriptors = []Entry{
 	{FileShared, unix.EOPNOTSUPP, "cannot save {a descriptor}: open file shared with another process",
 		"What one does to it the other sees: an offset, a counter, a queue. After restart each would have its own.",
 		"Have one of the two close it, or open it separately."},
-	{FileTemporary, unix.EOPNOTSUPP, "cannot save {a descriptor}: file opened with O_TMPFILE",
-		"The file never had a name by which it could be opened again; its contents are not saved yet.",
-		"Use a file with a name."},
 	{DmaBuf, unix.EOPNOTSUPP, "cannot save {a descriptor}: buffer shared with a device",
 		"The buffer belongs to a driver, which has no way to put it back.",
 		"Have the program close the device first."},

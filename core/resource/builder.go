@@ -40,6 +40,7 @@ type Builder struct {
 	seekable bool        // a regular file: contents can be read later than their record
 	rootFile *stagedFile // that directory, where it is not the caller's own
 	fds      *descriptors
+	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	parts    []Restoring
 
 	stage   *tracer.Program

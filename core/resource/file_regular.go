@@ -19,7 +19,7 @@ import (
 var regularFile = FileKind{
 	Name:    "regular file",
 	Support: Full,
-	Note:    "By name, with flags and offset; the contents are not in the image. Deleted files and locks are refused.",
+	Note:    "By name, with flags and offset; the contents are not in the image. Locks are refused.",
 	Match:   func(_ *View, f *procfs.FD) bool { return f.Type() == unix.S_IFREG && !memfdOrLike(f) },
 	Refuse:  refuseNamed,
 	Dump:    dumpNamed,
@@ -61,7 +61,7 @@ var ofProcess = regexp.MustCompile(`^/proc/\d+(/|$)`)
 
 func refuseNamed(v *View, f *procfs.FD) *fault.Error {
 	switch {
-	case f.Nlink == 0 || strings.HasSuffix(f.Target, " (deleted)"):
+	case f.Nlink == 0 || strings.HasSuffix(f.Target, deletedSuffix) && !leadsTo(f):
 		return &fault.Error{Code: fault.FileUnlinked, Detail: f.Target}
 	case ofProcess.MatchString(f.Target):
 		return &fault.Error{Code: fault.ProcFile, Detail: f.Target}

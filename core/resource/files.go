@@ -20,7 +20,7 @@ var files = Part{
 	Name:    "descriptor table",
 	Support: Full,
 	Note:    "Numbers, close-on-exec flags, and which descriptors share one open file and its offset.",
-	Save:    func() Saving { return filesSave{} },
+	Save:    func() Saving { return new(filesSave) },
 	Restore: func() Restoring { return new(filesRestore) },
 }
 
@@ -60,7 +60,7 @@ type stagedOpen struct {
 }
 
 // FileKinds is the table of kinds, asked in order.
-var FileKinds = []*FileKind{&regularFile, &directory, &device, &pipe, &external, &eventfd, &signalfd, &timerfd, &epoll, &memfd, &refusedFile}
+var FileKinds = []*FileKind{&deletedFile, &regularFile, &directory, &device, &pipe, &external, &eventfd, &signalfd, &timerfd, &epoll, &memfd, &refusedFile}
 
 func kindOf(v *View, f *procfs.FD) *FileKind {
 	for _, k := range FileKinds {
@@ -75,9 +75,22 @@ func kindOf(v *View, f *procfs.FD) *FileKind {
 	return &refusedFile
 }
 
-type filesSave struct{ nothingToAsk }
+type filesSave struct {
+	rights []rightToRead
+}
 
-func (filesSave) Survey(v *View) fault.List {
+func (r *filesSave) Ask(s *Saver, p *tracer.Program) { r.rights = s.askRightToRead(p) }
+
+func (r *filesSave) Answered(s *Saver) error {
+	for _, q := range r.rights {
+		if err := q.row.Err(); err != nil {
+			return &fault.Error{Code: fault.FileUnlinked, Object: s.FDName(q.f.Number), Detail: "what is in it, the process may not read", Err: err}
+		}
+	}
+	return nil
+}
+
+func (*filesSave) Survey(v *View) fault.List {
 	var list fault.List
 	for i := range v.FDs {
 		if refusal := kindOf(v, &v.FDs[i]).Refuse(v, &v.FDs[i]); refusal != nil {
@@ -96,7 +109,7 @@ type glance struct {
 	target   string
 }
 
-func (filesSave) Dump(s *Saver) error {
+func (*filesSave) Dump(s *Saver) error {
 	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs))}); err != nil {
 		return err
 	}
@@ -178,6 +191,9 @@ func (r *filesRestore) Load(b *Builder) error {
 		return err
 	}
 	if err := r.watch(b); err != nil {
+		return err
+	}
+	if err := b.finishDeleted(); err != nil {
 		return err
 	}
 	if err := b.Flush(); err != nil {

@@ -86,6 +86,13 @@ func (s *Saver) Ask() error {
 			return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
 		}
 	}
+	for _, part := range s.parts { // what an answer forbids is refused before the first byte
+		if a, ok := part.(interface{ Answered(*Saver) error }); ok {
+			if err := a.Answered(s); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -105,14 +105,16 @@ static void terminal_setup(void)
 	check_eq(dup2(fds[0], 9), 9);
 }
 
-static void deleted_setup(void)
+/* A deleted file that has another name, which only others know. */
+static void linked_setup(void)
 {
-	fds[0] = temporary("gone");
-	check_eq(unlink(path("gone", -1)), 0);
+	fds[0] = temporary("one");
+	check_eq(link(path("one", -1), path("two", -1)), 0);
+	check_eq(unlink(path("one", -1)), 0);
 	check_eq(write(fds[0], "abc", 3), 3);
 }
 
-static void deleted_verify(int cycle)
+static void linked_verify(int cycle)
 {
 	char buf[4];
 
@@ -121,17 +123,29 @@ static void deleted_verify(int cycle)
 	check_eq(memcmp(buf, "abc", 3), 0);
 }
 
+/* A deleted file that the program may write to, and not read. */
+static void unreadable_setup(void)
+{
+	if (geteuid() == 0)
+		needs("to be no superuser, who may read everything");
+	fds[0] = got(open(path("gone", -1), O_WRONLY | O_CREAT, 0200), "file");
+	check_eq(unlink(path("gone", -1)), 0);
+	check_eq(write(fds[0], "abc", 3), 3);
+}
+
+static void directory_setup(void)
+{
+	check_eq(mkdir(path("gone", -1), 0700), 0);
+	fds[0] = got(open(path("gone", -1), O_RDONLY | O_DIRECTORY), "directory");
+	check_eq(rmdir(path("gone", -1)), 0);
+}
+
 /* The name now leads to another file. */
 static void replaced_setup(void)
 {
 	fds[0] = temporary("one");
 	check_eq(close(temporary("two")), 0);
 	check_eq(rename(path("two", -1), path("one", -1)), 0);
-}
-
-static void tmpfile_setup(void)
-{
-	fds[0] = got(open(scenario_dir, O_RDWR | O_TMPFILE, 0600), "O_TMPFILE");
 }
 
 static void lock_setup(void)
@@ -413,9 +427,10 @@ SCENARIOS(
 	REFUSE("io-uring", BOTH, io_uring_setup, NULL, EOPNOTSUPP),
 	REFUSE("memfd", SELF, memfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("terminal", BOTH, terminal_setup, NULL, EBADF),
-	REFUSE("deleted", BOTH, deleted_setup, deleted_verify, EBADF),
+	REFUSE("linked", BOTH, linked_setup, linked_verify, EBADF),
+	REFUSE("unreadable", BOTH, unreadable_setup, NULL, EBADF),
+	REFUSE("directory", BOTH, directory_setup, NULL, EBADF),
 	REFUSE("replaced", BOTH, replaced_setup, NULL, EBADF),
-	REFUSE("tmpfile", BOTH, tmpfile_setup, NULL, EBADF),
 	REFUSE("lock", BOTH, lock_setup, NULL, EOPNOTSUPP),
 	REFUSE("flock", BOTH, flock_setup, NULL, EOPNOTSUPP),
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),

@@ -124,6 +124,21 @@ static void fdinfo_line(struct text *t, char *line)
 		text_addf(t, "fd %d %s\n", fdinfo_number, line);
 }
 
+/*
+ * nameless cuts the name of a deleted file: the one that a restart makes is
+ * called #N in the same directory, N being its inode.
+ */
+static int nameless(char *name)
+{
+	static const char deleted[] = " (deleted)";
+	size_t n = strlen(name), end = sizeof(deleted) - 1;
+
+	if (n < end || strcmp(name + n - end, deleted) || access(name, F_OK) == 0 || !strncmp(name, "/memfd:", 7))
+		return 0;
+	strcpy(strrchr(name, '/') + 1, "(deleted)");
+	return 1;
+}
+
 static void snapshot_link(struct text *t, const char *what, const char *name)
 {
 	char target[4096];
@@ -135,6 +150,7 @@ static void snapshot_link(struct text *t, const char *what, const char *name)
 	/* A pipe or socket that a restart makes has another inode. */
 	if (!strncmp(target, "pipe:[", 6) || !strncmp(target, "socket:[", 8))
 		*strchr(target, '[') = 0;
+	nameless(target);
 	text_addf(t, "%s -> %s\n", what, target);
 }
 
