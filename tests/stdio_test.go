@@ -116,3 +116,59 @@ func TestPipeOutside(t *testing.T) {
 		p.ends("exit status 0")
 	})
 }
+
+// TestFifoOutside: a named pipe that others have open, when the program is
+// saved and when it is restarted.
+func TestFifoOutside(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		e := newEnv(t, u)
+		talk := program(t, glibc, "callers", "talk")
+		p := e.startPiped("sh", "-c", "mkfifo fifo && exec 7<>fifo && printf abc >&7 && exec "+talk+" pid 2>log.program")
+		e.until("it listens", func() bool { return exists(e.path("pid")) && sleeping(p.pid()) })
+		save := func(args ...string) *job {
+			return e.start(streams{}, append([]string{e.crshim, "checkpoint", strconv.Itoa(p.pid())}, args...)...)
+		}
+		save("-o", "img").ends("exit status 0")
+
+		// The original has it open.
+		j := e.start(streams{}, e.crshim, "restart", "img")
+		j.ends("exit status 125")
+		if text := j.output(); !strings.Contains(text, "CR2128") {
+			t.Errorf("refused with %q, want CR2128", text)
+		}
+
+		hold := func() *piped {
+			h := e.startPiped("sh", "-c", "exec 8<>fifo && echo has it && read line && dd bs=99 count=1 <&8 2>log.dd && echo")
+			h.hear("has it")
+			return h
+		}
+		held := hold()
+		j = save("-o", "img.held")
+		j.ends("exit status 1")
+		if text := j.output(); strings.Count(text, "CR1223") != 1 || strings.Count(text, "why:") != 1 {
+			t.Errorf("refused with %q, want CR1223 alone", text)
+		}
+		save("--external", "--kill", "-o", "img.held").ends("exit status 0")
+		p.ends("signal: killed")
+
+		p = e.startPiped(e.crshim, "restart", "--fd", "7=fifo", "img.held")
+		p.say("hello", "line 1 was <hello>")
+		held.say("out with it", "abc") // once: nothing was put in again
+		if err := p.in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p.ends("exit status 0")
+		held.ends("exit status 0")
+
+		// Nobody has it open now.
+		p = e.startPiped(e.crshim, "restart", "img")
+		p.say("hello", "line 1 was <hello>")
+		held = hold()
+		held.say("out with it", "abc")
+		held.ends("exit status 0")
+		if err := p.in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p.ends("exit status 0")
+	})
+}

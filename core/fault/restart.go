@@ -17,6 +17,7 @@ const (
 	ExternalFile      Code = 2125
 	NotInImage        Code = 2126
 	NoSuchDescriptor  Code = 2127
+	FifoInUse         Code = 2128
 	PIDTaken          Code = 2201
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
@@ -72,6 +73,9 @@ var restarts = []Entry{
 	{NoSuchDescriptor, unix.EBADF, "cannot inherit {a descriptor}: the restarter has none of that number, or it is the image",
 		"By --fd N=inherit the program gets what crshim itself was started with as descriptor N.",
 		"Open it in the shell, as in crshim restart --fd 7=inherit img 7<>FILE, or give the name with --fd N=PATH."},
+	{FifoInUse, unix.EBUSY, "cannot open {a named pipe} of the image: it is in use",
+		"What was in the pipe is put in again, and another process that has it open would mix it up with its own.",
+		"End that process first, which may be the one that was saved; or put something else there with --fd."},
 	{PIDTaken, unix.EEXIST, "cannot take {the process id}: it is in use",
 		"A process, process group or session of that number exists.",
 		"Restart with --pids new, or inside a new pid namespace with crshim run --container."},

@@ -136,7 +136,12 @@ func dumpPipeEnd(s *Saver, f *procfs.FD, ref object.Ref) error {
 	if err != nil {
 		return err
 	}
-	if err := s.W.Put(uint32(inode), &contents.pipeRecord); err != nil {
+	if isFifo(f) {
+		err = putFifo(s, f, inode, &contents.pipeRecord)
+	} else {
+		err = s.W.Put(uint32(inode), &contents.pipeRecord)
+	}
+	if err != nil {
 		return err
 	}
 	for _, data := range contents.buffers {
@@ -252,6 +257,9 @@ func loadPipeEnd(b *Builder, ref object.Ref) (*stagedOpen, error) {
 		return nil, err
 	}
 	end := made.ends[access&1]
+	if end == nil || access == unix.O_RDWR && made.ends[1] == nil {
+		return nil, badImage(fault.ImageValue, what, "flags %#o", rec.Flags)
+	}
 	if access == unix.O_RDWR || made.taken[access] {
 		end = b.reopen(made.ends[0], access)
 	} else {
@@ -270,15 +278,23 @@ func (b *Builder) reopen(open *stagedOpen, access uint32) *stagedOpen {
 	return &stagedOpen{fd: b.fds.take(row), path: open.path}
 }
 
-// makePipe reads the record of a pipe and makes it, with what is in it. The
-// numbers are checked by the calls: what does not fit is EAGAIN.
+// sane tells whether a pipe can be like this. How much it may hold is checked
+// by the calls: what does not fit is EAGAIN.
+func (rec *pipeRecord) sane() bool {
+	return rec.Capacity > 0 && rec.Capacity <= 1<<31 && rec.Bytes <= rec.Capacity && rec.Packets <= rec.Bytes
+}
+
+// makePipe reads the record of a pipe and makes it, with what is in it.
 func (b *Builder) makePipe(ref object.Ref) (*stagedPipe, error) {
+	if next, err := b.R.Peek(); err != nil || next == fifoKind {
+		return b.makeFifo(ref)
+	}
 	rec, head, err := image.Expect[pipeRecord](b.R)
 	if err != nil {
 		return nil, err
 	}
 	const name = "pipe"
-	if head.Parent != uint32(ref) || rec.Capacity == 0 || rec.Capacity > 1<<31 || rec.Bytes > rec.Capacity || rec.Packets > rec.Bytes {
+	if head.Parent != uint32(ref) || !rec.sane() {
 		return nil, badImage(fault.ImageValue, fmt.Sprintf("pipe %d", ref), "%d bytes of %d", rec.Bytes, rec.Capacity)
 	}
 	p := b.Stage()
@@ -286,30 +302,36 @@ func (b *Builder) makePipe(ref object.Ref) (*stagedPipe, error) {
 	b.Expect(p.Call(unix.SYS_PIPE2, tracer.Ptr(numbers), tracer.Int(unix.O_CLOEXEC|unix.O_NONBLOCK)), fault.DescriptorLimit, name)
 	ends := b.fds.takePair(numbers)
 	b.Expect(p.Fcntl(ends[1], unix.F_SETPIPE_SZ, tracer.Imm(rec.Capacity)), fault.FileState, name)
+	made := &stagedPipe{ends: [2]*stagedOpen{{fd: ends[0], path: name}, {fd: ends[1], path: name}}}
+	return made, b.fillPipe(ref, made, rec)
+}
+
+// fillPipe enters a pipe and puts in what was there.
+func (b *Builder) fillPipe(ref object.Ref, made *stagedPipe, rec *pipeRecord) error {
+	if err := b.Objects.Add(object.Inode, ref, made); err != nil {
+		return badImage(fault.ImageValue, fmt.Sprintf("pipe %d", ref), "%v", err)
+	}
+	into := made.ends[1]
 	if rec.Packets > 0 {
-		b.Expect(p.Fcntl(ends[1], unix.F_SETFL, tracer.Imm(unix.O_NONBLOCK|unix.O_DIRECT)), fault.FileState, name)
+		b.Expect(b.Stage().Fcntl(into.fd, unix.F_SETFL, tracer.Imm(unix.O_NONBLOCK|unix.O_DIRECT)), fault.FileState, into.path)
 	}
 	for left, n := int(rec.Bytes), uint32(0); left > 0 || n < rec.Packets; n++ {
 		buffer, _, err := image.Expect[image.Buffer](b.R)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		size := len(buffer.Data)
 		if size == 0 || size > left || rec.Packets > 0 && (size > packetSize || n == rec.Packets) {
-			return nil, badImage(fault.ImageValue, fmt.Sprintf("pipe %d", ref), "piece of %d bytes", size)
+			return badImage(fault.ImageValue, fmt.Sprintf("pipe %d", ref), "piece of %d bytes", size)
 		}
 		p := b.Stage()
-		b.Expect(p.Write(ends[1], p.Bytes(buffer.Data), uint64(size)).Full(), fault.FileState, name)
+		b.Expect(p.Write(into.fd, p.Bytes(buffer.Data), uint64(size)).Full(), fault.FileState, into.path)
 		left -= size
 		if err := b.filled(size); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	made := &stagedPipe{ends: [2]*stagedOpen{{fd: ends[0], path: name}, {fd: ends[1], path: name}}}
-	if err := b.Objects.Add(object.Inode, ref, made); err != nil {
-		return nil, badImage(fault.ImageValue, fmt.Sprintf("pipe %d", ref), "%v", err)
-	}
-	return made, nil
+	return nil
 }
 
 // filled counts contents that the pending program holds, and runs it when they

@@ -60,7 +60,15 @@ type stagedOpen struct {
 }
 
 // FileKinds is the table of kinds, asked in order.
-var FileKinds = []*FileKind{&deletedFile, &regularFile, &directory, &device, &pipe, &external, &eventfd, &signalfd, &timerfd, &epoll, &memfd, &refusedFile}
+var FileKinds = []*FileKind{
+	&deletedFile, &regularFile, &directory,
+	&device,
+	&pipe, &fifo, &external,
+	&eventfd, &signalfd, &timerfd,
+	&epoll,
+	&memfd,
+	&refusedFile,
+}
 
 func kindOf(v *View, f *procfs.FD) *FileKind {
 	for _, k := range FileKinds {

@@ -47,12 +47,6 @@ static int temporary(const char *name)
 
 /* ---- descriptors ---- */
 
-static void fifo_setup(void)
-{
-	check_eq(mkfifo(path("fifo", -1), 0600), 0);
-	fds[0] = got(open(path("fifo", -1), O_RDWR), "fifo");
-}
-
 static void socket_setup(void)
 {
 	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
@@ -284,6 +278,22 @@ static void shared_verify(int cycle)
 	child_verify(cycle);
 }
 
+/* A named pipe that the child has open as well. */
+static void fifo_setup(void)
+{
+	check_eq(mkfifo(path("fifo", -1), 0600), 0);
+	fds[0] = got(open(path("fifo", -1), O_RDWR), "fifo");
+	child_start();
+}
+
+/* A named pipe that has no name any more. */
+static void fifo_deleted_setup(void)
+{
+	check_eq(mkfifo(path("fifo", -1), 0600), 0);
+	fds[0] = got(open(path("fifo", -1), O_RDWR), "fifo");
+	check_eq(unlink(path("fifo", -1)), 0);
+}
+
 /* The image into a pipe that only the program itself could read. */
 static void image_setup(void)
 {
@@ -416,7 +426,8 @@ static void aio_setup(void)
 SCENARIOS(
 	REFUSE("pipe", SELF, pipe_setup, pipe_verify, EBADF),
 	{ "pipe-image", SELF | REFUSED, image_setup, NULL, image_point, EBADF },
-	REFUSE("fifo", BOTH, fifo_setup, NULL, EBADF),
+	REFUSE("fifo", SELF, fifo_setup, child_verify, EBADF),
+	REFUSE("fifo-deleted", BOTH, fifo_deleted_setup, NULL, EBADF),
 	REFUSE("socket", BOTH, socket_setup, NULL, EBADF),
 	REFUSE("inet", BOTH, inet_setup, NULL, EBADF),
 	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
