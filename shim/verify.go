@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
 )
 
 // check is one question that verify asks of an image, with its answer.
@@ -121,9 +123,9 @@ func (v *inspection) machineDetail() string {
 func (v *inspection) missingFiles() (missing fault.List, names int) {
 	root := "/"
 	seen := map[string]bool{}
-	for _, rec := range v.Records {
+	for i, rec := range v.Records {
 		path := rec.path()
-		if path == "" {
+		if path == "" || i+1 < len(v.Records) && v.Records[i+1].carriesFile() {
 			continue
 		}
 		if rec.Name == "FS_ROOT" {
@@ -144,6 +146,11 @@ func (v *inspection) missingFiles() (missing fault.List, names int) {
 		unix.Close(fd)
 	}
 	return missing, names
+}
+
+// carriesFile tells whether the record says of a mapping that its file is in the image: the name before it leads nowhere.
+func (rec inspected) carriesFile() bool {
+	return rec.Name == "VMA_MORE" && slices.ContainsFunc(rec.Fields, func(f image.Field) bool { return f.Name == "Objref" && f.Value != "0" })
 }
 
 // path is the name of a file that a restart opens, or "".

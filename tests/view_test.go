@@ -28,8 +28,8 @@ var statusFields = []string{
 	"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
 }
 
-// shmem is shared anonymous memory: the inode of its object is the kernel's.
-var shmem = regexp.MustCompile(`(00:\w+) \d+ +(/dev/zero \(deleted\))$`)
+// shmem is memory in a file that has no name: a restart makes another inode.
+var shmem = regexp.MustCompile(`(\w+:\w+) \d+ +(/.* \(deleted\))$`)
 
 // nameless is a pipe or a socket: a restart makes another inode.
 var nameless = regexp.MustCompile(`^(pipe|socket):\[\d+\]$`)

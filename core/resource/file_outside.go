@@ -38,6 +38,11 @@ func (v *View) readOthers() error {
 	for i := range v.FDs {
 		own[v.FDs[i].Target] = true
 	}
+	for i := range v.Mappings {
+		if m := &v.Mappings[i]; m.Deleted {
+			own[linkText(m)] = true
+		}
+	}
 	pids, err := procfs.List()
 	if err != nil {
 		return err

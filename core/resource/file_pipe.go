@@ -57,9 +57,6 @@ const packetSize = 4096
 // again, and fits one record.
 const pieceOfPipe = image.MaxPayload / packetSize * packetSize
 
-// inodeID tells inodes apart.
-type inodeID struct{ dev, ino uint64 }
-
 // isOwnPipe goes by poll(2) where only one end is here: it says whether anyone
 // has the other one, whoever that is.
 func isOwnPipe(v *View, f *procfs.FD) bool {

@@ -43,7 +43,7 @@ type auxvRecord struct {
 // vmaMore completes the 2009 record of a mapping.
 type vmaMore struct {
 	Special uint32 `doc:"1 vdso, 2 vvar, 3 vvar_vclock: moved, never mapped"`
-	Objref  uint32 `doc:"shared anonymous memory: its reference"`
+	Objref  uint32 `doc:"reference of shared anonymous memory, or of a file that the image carries; its records follow at its first sight"`
 	Size    uint64 `doc:"size of the shared object or of the file, in bytes"`
 	MTime   int64  `doc:"modification time of the file, nanoseconds since the epoch"`
 	Inode   uint64 `doc:"inode of the file when it was saved"`

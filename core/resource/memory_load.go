@@ -22,6 +22,8 @@ type memoryRestore struct {
 	mapped    []*stagedMapping       // those that are moved at commit
 	files     map[string]*stagedFile // opened for mapping, by name and access
 	fromFiles []fileMapping
+	inodes    []*stagedInode           // mapped, and not yet shut
+	lates     []*stagedMapping         // mapped once those are shut
 	moves     map[procfs.Special]place // vdso and its like
 	nursery   *nursery                 // nil until huge pages are worth it
 }
@@ -61,6 +63,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 		if last, err = r.loadMapping(b, last); err != nil {
 			return err
 		}
+	}
+	if err := r.mapLate(b); err != nil {
+		return err
 	}
 	if err := r.checkFiles(b); err != nil {
 		return err
@@ -162,6 +167,13 @@ func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMap
 	}
 	if err := r.place(b, m, last); err != nil {
 		return nil, err
+	}
+	if m.late() {
+		if _, err := r.carried(b, m); err != nil {
+			return nil, err
+		}
+		r.lates = append(r.lates, m)
+		return m, r.fill(b, m)
 	}
 	if err := r.stage(b, m); err != nil {
 		return nil, err

@@ -41,6 +41,12 @@ func (*memorySave) Survey(v *View) fault.List {
 			refuse(code, "")
 			continue
 		}
+		if kind := inodeKindOf(m); kind != nil {
+			if err := kind.refuseMapped(v, m); err != nil {
+				refuse(fault.MemoryMemfd, err.Error())
+			}
+			continue
+		}
 		switch m.Special() {
 		case procfs.SpecialNone, procfs.SpecialAnon, procfs.SpecialStack, procfs.SpecialHeap:
 			if m.Inode == 0 {
@@ -80,8 +86,6 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 		return fault.MemoryHugetlb
 	case procfs.SpecialSysV:
 		return fault.MemorySysV
-	case procfs.SpecialMemfd:
-		return fault.MemoryMemfd
 	case procfs.SpecialUprobes, procfs.SpecialAIO, procfs.SpecialOther:
 		return fault.MemorySpecial
 	}
@@ -240,7 +244,7 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		return err
 	}
 	if file {
-		if err := d.W.Put(0, &image.FName{Name: m.Name}); err != nil {
+		if err := d.W.Put(0, &image.FName{Name: linkText(m)}); err != nil {
 			return err
 		}
 	}
@@ -248,8 +252,19 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if err != nil {
 		return err
 	}
+	kind, first := inodeKindOf(m), false
+	if kind != nil {
+		var ref object.Ref
+		ref, first = d.Objects.Add(object.Inode, mappedID(m))
+		more.Objref = uint32(ref)
+	}
 	if more != (vmaMore{}) {
 		if err := d.W.Put(0, &more); err != nil {
+			return err
+		}
+	}
+	if first {
+		if err := kind.dumpMapped(d, m, object.Ref(more.Objref)); err != nil {
 			return err
 		}
 	}
@@ -301,7 +316,7 @@ func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, erro
 		ref, _ := d.Objects.Add(object.SharedMemory, inodeOf(m))
 		more.Objref, more.Size = uint32(ref), s.objects[inodeOf(m)]
 	}
-	if !file {
+	if !file || inodeKindOf(m) != nil {
 		return more, nil
 	}
 	var st unix.Stat_t

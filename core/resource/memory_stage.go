@@ -22,6 +22,7 @@ type stagedMapping struct {
 	at         procfs.Range
 	open       bool // writable for filling, to be closed with the final protection
 	registered bool // pages may be moved in
+	guards     []procfs.Range
 }
 
 // check refuses what no checkpoint has written.
@@ -128,7 +129,9 @@ func (r *memoryRestore) clear(b *Builder, final procfs.Range) error {
 		if !ok || to.Overlaps(final) {
 			return &fault.Error{Code: fault.StageRoom, Object: fmt.Sprintf("mapping %v", m.final)}
 		}
-		b.Expect(move(b.Stage(), m.at, to), fault.StageMemory, fmt.Sprintf("mapping %v", m.final))
+		if !m.late() { // else there is nothing yet
+			b.Expect(move(b.Stage(), m.at, to), fault.StageMemory, fmt.Sprintf("mapping %v", m.final))
+		}
 		if err := b.Flush(); err != nil {
 			return err
 		}
@@ -161,6 +164,12 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 	m.open = prot != m.prot()
 	var row *tracer.Row
 	switch {
+	case m.carried():
+		fd, err := r.carried(b, m)
+		if err != nil {
+			return err
+		}
+		row = b.Stage().Mmap(m.at, prot, flags, fd, m.vma.Pgoff*procfs.PageSize)
 	case m.vma.Type == image.VMAFile:
 		f, err := r.mapFile(b, m)
 		if err != nil {
@@ -226,7 +235,7 @@ func (r *memoryRestore) sharedObject(b *Builder, m *stagedMapping) (procfs.Range
 
 // fill reads the mapping's contents into place.
 func (r *memoryRestore) fill(b *Builder, m *stagedMapping) error {
-	if err := r.loadGuards(b, m); err != nil {
+	if err := m.loadGuards(b); err != nil {
 		return err
 	}
 	for {
@@ -308,7 +317,7 @@ func (r *memoryRestore) wantHugePages(b *Builder, m *stagedMapping) (*nursery, e
 	return r.nursery, nil
 }
 
-func (r *memoryRestore) loadGuards(b *Builder, m *stagedMapping) error {
+func (m *stagedMapping) loadGuards(b *Builder) error {
 	for {
 		kind, err := b.R.Peek()
 		if err != nil || kind != guardKind {
@@ -323,18 +332,21 @@ func (r *memoryRestore) loadGuards(b *Builder, m *stagedMapping) error {
 				pair[0] >= pair[1] || pair[0] < m.vma.Start || pair[1] > m.vma.End {
 				return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "guard %#x", pair)
 			}
-			at := m.at.Start + procfs.Addr(pair[0]-m.vma.Start)
-			row := b.Stage().Madvise(procfs.Range{Start: at, End: at + procfs.Addr(pair[1]-pair[0])}, madvGuardInstall)
-			b.Expect(row, fault.StageMemory, fmt.Sprintf("guard in mapping %v", m.final))
+			m.guards = append(m.guards, procfs.Range{Start: procfs.Addr(pair[0]), End: procfs.Addr(pair[1])})
 		}
 	}
 }
 
-// finish gives the mapping its final protection and locks it.
+// finish gives the mapping its guards and its final protection, and locks it.
 func (r *memoryRestore) finish(b *Builder, m *stagedMapping) error {
 	object := fmt.Sprintf("mapping %v", m.final)
 	if m.registered {
 		r.nursery.unregister(b, m)
+	}
+	for _, g := range m.guards {
+		at := m.at.Start + (g.Start - m.final.Start)
+		row := b.Stage().Madvise(procfs.Range{Start: at, End: at + procfs.Addr(g.Len())}, madvGuardInstall)
+		b.Expect(row, fault.StageMemory, fmt.Sprintf("guard in mapping %v", m.final))
 	}
 	if m.open {
 		b.Expect(b.Stage().Mprotect(m.at, m.prot()), fault.StageMemory, object)

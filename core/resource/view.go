@@ -40,6 +40,7 @@ type View struct {
 	// was asked for.
 	others map[string][]holder
 	shared map[string]map[int32]procfs.PID // by descriptor
+	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

@@ -187,15 +187,6 @@ static void mapped_deleted_setup(void)
 	check_eq(unlink(path("gone", -1)), 0);
 }
 
-static void mapped_memfd_setup(void)
-{
-	int fd = got(syscall(SYS_memfd_create, "memfd", 0), "memfd_create");
-
-	check_eq(ftruncate(fd, 1 << 16), 0);
-	mapped(fd, MAP_SHARED);
-	check_eq(close(fd), 0);
-}
-
 static void secret_setup(void)
 {
 	int fd = got(syscall(SYS_memfd_secret, 0), "memfd_secret");
@@ -446,7 +437,6 @@ SCENARIOS(
 	REFUSE("flock", BOTH, flock_setup, NULL, EOPNOTSUPP),
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
 	REFUSE("mapped-deleted", BOTH, mapped_deleted_setup, mapped_verify, EOPNOTSUPP),
-	REFUSE("mapped-memfd", BOTH, mapped_memfd_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("sealed", BOTH, sealed_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),

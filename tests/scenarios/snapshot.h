@@ -77,11 +77,13 @@ static void smaps_line(struct text *t, char *line)
 		if (sscanf(line, "%63s %7s %31s %15s %31s %n", range, perms, offset, dev, inode, &name) < 5)
 			fail("smaps line %s", line);
 		/*
-		 * Shared anonymous memory lives in a file of the kernel's own
-		 * tmpfs; the object that a restart makes has another number.
+		 * Shared memory lives in files of tmpfs that nobody else has;
+		 * the one that a restart makes has another number.
 		 */
-		if (!strcmp(line + name, "/dev/zero (deleted)"))
-			text_addf(t, "map %s %s %s shmem\n", range, perms, offset);
+		size_t len = strlen(line + name);
+
+		if (len > 10 && !strcmp(line + name + len - 10, " (deleted)"))
+			text_addf(t, "map %s %s %s %s\n", range, perms, offset, line + name);
 		else
 			text_addf(t, "map %s\n", line);
 	}
