@@ -28,8 +28,8 @@ var statusFields = []string{
 	"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
 }
 
-// shmem is memory in a file that has no name: a restart makes another inode.
-var shmem = regexp.MustCompile(`(\w+:\w+) \d+ +(/.* \(deleted\))$`)
+// deletedMapping is one of a file that has no name: a restart makes another.
+var deletedMapping = regexp.MustCompile(` \d+ +(/.* \(deleted\))$`)
 
 // nameless is a pipe or a socket: a restart makes another inode.
 var nameless = regexp.MustCompile(`^(pipe|socket):\[\d+\]$`)
@@ -65,7 +65,10 @@ func viewOf(t testing.TB, pid int) *view {
 		Cwd: link("cwd"), Root: link("root"), Exe: link("exe"),
 	}
 	for _, line := range strings.Split(read("maps"), "\n") {
-		v.Maps = append(v.Maps, shmem.ReplaceAllString(line, "$1 - $2"))
+		if m := deletedMapping.FindStringSubmatchIndex(line); m != nil && !exists(line[m[2]:]) {
+			line = line[:m[0]] + " " + withoutName(line[m[2]:])
+		}
+		v.Maps = append(v.Maps, line)
 	}
 	for _, line := range strings.Split(read("status"), "\n") {
 		if name, _, _ := strings.Cut(line, ":"); slices.Contains(statusFields, name) {

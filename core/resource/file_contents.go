@@ -193,11 +193,16 @@ func attributesOf(v *View, f *procfs.FD) (string, error) {
 	if err != nil {
 		return "", &os.PathError{Op: "listxattr", Path: link, Err: err}
 	}
-	for name := range bytes.SplitSeq(buf[:n], []byte{0}) {
+	return lackedAttribute(buf[:n]), nil
+}
+
+// lackedAttribute names the first of a list that a copy would lack.
+func lackedAttribute(list []byte) string {
+	for name := range bytes.SplitSeq(list, []byte{0}) {
 		// Labels of the security modules come by the rules of the host.
 		if len(name) > 0 && !bytes.HasPrefix(name, []byte("security.")) {
-			return string(name), nil
+			return string(name)
 		}
 	}
-	return "", nil
+	return ""
 }

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -96,7 +97,7 @@ func refuseDeleted(v *View, f *procfs.FD) *fault.Error {
 	if err != nil || attribute != "" {
 		return refuse(err, ", attribute %s", attribute)
 	}
-	pid, err := v.usesInode(f)
+	pid, err := v.usesInode(f.Target, inodeID{f.Dev, f.Ino})
 	if err != nil || pid != 0 {
 		return &fault.Error{Code: fault.FileShared, Detail: fmt.Sprintf("%s, pid %d", f.Target, pid), Err: err}
 	}
@@ -111,6 +112,10 @@ func copyable(v *View, f *procfs.FD) error {
 		return err
 	}
 	defer c.close()
+	return c.copyable()
+}
+
+func (c *contents) copyable() error {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(c.fd, &fs); err != nil {
 		return fmt.Errorf("statfs: %w", err)
@@ -120,6 +125,44 @@ func copyable(v *View, f *procfs.FD) error {
 		return fmt.Errorf("it is on a file system of the kernel's own: %w", unix.EOPNOTSUPP)
 	}
 	return nil
+}
+
+// deletedInode is the file itself, be it open or mapped.
+var deletedInode = InodeKind{
+	Match:  isDeletedMapping,
+	Code:   fault.MemoryUnlinked,
+	Refuse: refuseDeletedInode,
+	Dump:   dumpDeleted,
+	Kind:   deletedKind,
+	Load:   func(b *Builder, ref object.Ref) (carriedInode, error) { return b.makeDeleted(ref) },
+}
+
+func isDeletedMapping(m *procfs.Mapping) bool {
+	if !m.Deleted || m.Special() != procfs.SpecialNone || m.Name == "/secretmem" || m.Flags&procfs.VMHugeTLB != 0 {
+		return false
+	}
+	var st unix.Stat_t
+	named := unix.Lstat(linkText(m), &st) == nil && st.Ino == m.Inode // "(deleted)" is a part of its name
+	return !named
+}
+
+func refuseDeletedInode(_ *View, c *contents, _ string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(c.fd, &st); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 {
+		return fmt.Errorf("it has %d other names: %w", st.Nlink, unix.EOPNOTSUPP)
+	}
+	buf := make([]byte, 1<<16) // XATTR_LIST_MAX
+	n, err := unix.Flistxattr(c.fd, buf)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("listxattr: %w", err)
+	}
+	if name := lackedAttribute(buf[:max(n, 0)]); name != "" {
+		return fmt.Errorf("attribute %s: %w", name, unix.EOPNOTSUPP)
+	}
+	return c.copyable()
 }
 
 func dumpDeletedOpen(s *Saver, f *procfs.FD, ref object.Ref) error {
@@ -160,9 +203,8 @@ func dumpDeleted(s *Saver, c *contents, ref object.Ref, target string) error {
 
 // stagedDeleted is a deleted file in the caller.
 type stagedDeleted struct {
-	rec   *deletedRecord
-	made  *stagedOpen
-	taken bool // by an open file of the image; else the commit closes it
+	stagedInode
+	rec *deletedRecord
 }
 
 func loadDeletedOpen(b *Builder, ref object.Ref) (*stagedOpen, error) {
@@ -215,7 +257,7 @@ func (b *Builder) makeDeleted(ref object.Ref) (*stagedDeleted, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := &stagedDeleted{rec: rec, made: &stagedOpen{fd: fd, path: rec.Path}}
+	file := &stagedDeleted{stagedInode{made: &stagedOpen{fd: fd, path: rec.Path}}, rec}
 	p := b.Stage()
 	b.Expect(p.Call(unix.SYS_FCHMOD, fd, tracer.Imm(0o600)), fault.FileState, rec.Path) // whatever the umask
 	b.Expect(p.Ftruncate(fd, int64(rec.Size)), fault.FileContents, rec.Path)

@@ -3,7 +3,6 @@ package resource
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +23,7 @@ var memfd = FileKind{
 		"huge pages, or another process has it, too, as far as /proc shows.",
 	Records: []image.Spec{
 		image.Row[memfdOpenRecord](memfdOpenKind, "FD_MEMFD", image.InFiles, "an open memfd; its parent is the reference of the open file"),
-		image.Row[memfdRecord](memfdKind, "MEMFD", image.Anywhere, "a memfd, where it is met first; its parent is the reference of the file; CONTENTS follow"),
-		image.Row[contentsRecord](contentsKind, "CONTENTS", image.Anywhere, "a piece of a file that the image carries; what no piece covers is zero"),
+		image.Row[memfdRecord](memfdKind, "MEMFD", image.Anywhere, "a memfd, where it is met first; its parent is the reference of the file; FILE_DATA follow"),
 	},
 	Match: func(_ *View, f *procfs.FD) bool {
 		return f.Nlink == 0 && strings.HasPrefix(f.Target, memfdPrefix) && strings.HasSuffix(f.Target, memfdSuffix)
@@ -59,12 +57,6 @@ type memfdRecord struct {
 	Name  string
 }
 
-// openMemfd opens the file anew, for reading: the offset of the process must
-// not move.
-func openMemfd(v *View, f *procfs.FD) (*os.File, error) {
-	return os.Open(fmt.Sprintf("/proc/%d/fd/%d", v.PID, f.Number))
-}
-
 func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 	refuse := func(err error, format string, args ...any) *fault.Error {
 		return &fault.Error{Code: fault.Memfd, Detail: f.Target + fmt.Sprintf(format, args...), Err: err}
@@ -77,12 +69,12 @@ func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 	case len(f.Values("lock")) > 0:
 		return &fault.Error{Code: fault.FileLocked, Detail: f.Target}
 	}
-	file, err := openMemfd(v, f)
+	c, err := openContents(v, readerOf(v, f))
 	if err != nil {
 		return refuse(err, "")
 	}
-	defer func() { _ = file.Close() }() // only read from
-	if err := refuseMemfdInode(v, file, f.Target); err != nil {
+	defer c.close()
+	if err := refuseMemfdInode(v, c, f.Target); err != nil {
 		return refuse(err, "")
 	}
 	pid, err := v.usesInode(f.Target, inodeID{f.Dev, f.Ino})
@@ -95,6 +87,7 @@ func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 // memfdInode is the file itself, be it open or mapped.
 var memfdInode = InodeKind{
 	Match:  func(m *procfs.Mapping) bool { return m.Special() == procfs.SpecialMemfd },
+	Code:   fault.MemoryMemfd,
 	Refuse: refuseMemfdInode,
 	Dump:   dumpMemfdInode,
 	Kind:   memfdKind,
@@ -102,15 +95,15 @@ var memfdInode = InodeKind{
 }
 
 // refuseMemfdInode tries what the dump will do.
-func refuseMemfdInode(_ *View, file *os.File, _ string) error {
+func refuseMemfdInode(_ *View, c *contents, _ string) error {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
+	if err := unix.Fstatfs(c.fd, &fs); err != nil {
 		return err
 	}
 	if fs.Type == unix.HUGETLBFS_MAGIC {
 		return errors.New("it is of huge pages")
 	}
-	_, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0)
+	_, err := unix.FcntlInt(uintptr(c.fd), unix.F_GET_SEALS, 0)
 	return err
 }
 
@@ -120,20 +113,21 @@ func dumpMemfd(s *Saver, f *procfs.FD, ref object.Ref) error {
 	if err := s.W.Put(uint32(ref), &rec); err != nil || !first {
 		return err
 	}
-	file, err := openMemfd(s.View, f)
+	c, err := openContents(s.View, readerOf(s.View, f))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }() // only read from
-	return dumpMemfdInode(s, file, f.Target, inode)
+	defer c.close()
+	return dumpMemfdInode(s, c, inode, f.Target)
 }
 
-func dumpMemfdInode(s *Saver, file *os.File, name string, ref object.Ref) error {
+func dumpMemfdInode(s *Saver, c *contents, ref object.Ref, name string) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return err
+	if err := unix.Fstat(c.fd, &st); err != nil {
+		return fmt.Errorf("stat: %w", err)
 	}
-	seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0)
+	c.size = st.Size
+	seals, err := unix.FcntlInt(uintptr(c.fd), unix.F_GET_SEALS, 0)
 	if err != nil {
 		return fmt.Errorf("read seals: %w", err)
 	}
@@ -141,7 +135,7 @@ func dumpMemfdInode(s *Saver, file *os.File, name string, ref object.Ref) error 
 	if err := s.W.Put(uint32(ref), &memfdRecord{Size: uint64(st.Size), Seals: uint32(seals), Mode: st.Mode & 0o7777, Name: name}); err != nil {
 		return err
 	}
-	return dumpContents(s.W, file, ref)
+	return c.dump(s.W, uint32(ref))
 }
 
 func loadMemfd(b *Builder, ref object.Ref) (*stagedOpen, error) {
@@ -159,13 +153,18 @@ func loadMemfd(b *Builder, ref object.Ref) (*stagedOpen, error) {
 		return nil, err
 	}
 	file.shutNow()
-	open := file.open(b, access)
+	open := file.made
+	if access != unix.O_RDWR || file.taken {
+		open = b.reopen(file.made, access)
+	} else {
+		file.taken = true
+	}
 	b.setFlags(open, rec.Flags)
 	b.Expect(b.Stage().Lseek(open.fd, int64(rec.Pos), unix.SEEK_SET), fault.FileState, open.path)
 	return open, nil
 }
 
-func makeMemfd(b *Builder, ref object.Ref) (*stagedInode, error) {
+func makeMemfd(b *Builder, ref object.Ref) (carriedInode, error) {
 	rec, head, err := image.Expect[memfdRecord](b.R)
 	if err != nil {
 		return nil, err
@@ -180,7 +179,7 @@ func makeMemfd(b *Builder, ref object.Ref) (*stagedInode, error) {
 	p := b.Stage()
 	made := b.nameless(p.MemfdCreate(rec.Name, flags), memfdPrefix+rec.Name)
 	b.Expect(p.Ftruncate(made.fd, int64(rec.Size)), fault.FileState, made.path)
-	if err := loadContents(b, made, rec.Size); err != nil {
+	if err := b.loadContents(made.fd, rec.Size, made.path); err != nil {
 		return nil, err
 	}
 	b.Expect(b.Stage().Call(unix.SYS_FCHMOD, made.fd, tracer.Imm(rec.Mode&0o7777)), fault.FileState, made.path)

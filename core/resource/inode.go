@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -19,19 +18,20 @@ import (
 type InodeKind struct {
 	// Match tells by its mapping whether a mapped file is of this kind.
 	Match func(m *procfs.Mapping) bool
+	Code  fault.Code // of one whose mapping cannot be saved
 	// Refuse names why one cannot be saved, or nil. The name is what /proc
 	// shows of the file.
-	Refuse func(v *View, file *os.File, name string) error
+	Refuse func(v *View, c *contents, name string) error
 	// Dump writes the records, the first with ref as its parent.
-	Dump func(s *Saver, file *os.File, name string, ref object.Ref) error
+	Dump func(s *Saver, c *contents, ref object.Ref, name string) error
 	// Kind is that of the first record.
 	Kind image.Kind
 	// Load reads those records and stages the making of the file.
-	Load func(b *Builder, ref object.Ref) (*stagedInode, error)
+	Load func(b *Builder, ref object.Ref) (carriedInode, error)
 }
 
 // InodeKinds is the table of them, asked in order.
-var InodeKinds = []*InodeKind{&memfdInode}
+var InodeKinds = []*InodeKind{&memfdInode, &deletedInode}
 
 // inodeID is how stat(2) tells files apart.
 type inodeID struct{ dev, ino uint64 }
@@ -60,24 +60,29 @@ func linkText(m *procfs.Mapping) string {
 // openMapped opens the file behind a mapping for reading: through a descriptor
 // that the process still has for it, else through the mapping itself, which
 // takes CAP_CHECKPOINT_RESTORE (proc(5), map_files).
-func (v *View) openMapped(m *procfs.Mapping) (*os.File, error) {
+func (v *View) openMapped(m *procfs.Mapping) (*contents, error) {
 	id := mappedID(m)
 	for i := range v.FDs {
-		if f := &v.FDs[i]; f.Dev == id.dev && f.Ino == id.ino && f.Flags&unix.O_PATH == 0 {
-			return os.Open(fmt.Sprintf("/proc/%d/fd/%d", v.PID, f.Number))
+		if f := &v.FDs[i]; (inodeID{f.Dev, f.Ino}) == id && f.Flags&unix.O_PATH == 0 {
+			return openContents(v, readerOf(v, f))
 		}
 	}
-	return os.Open(fmt.Sprintf("/proc/%d/%s", v.PID, procfs.MapFileName(m.Range)))
+	link := procPath(v.PID, procfs.MapFileName(m.Range))
+	fd, err := openQuietly(link)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: link, Err: err}
+	}
+	return &contents{fd: fd, alone: true}, nil
 }
 
 // refuseMapped names why the file behind a mapping cannot be saved, or nil.
 func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
-	file, err := v.openMapped(m)
+	c, err := v.openMapped(m)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }() // only read from
-	if err := k.Refuse(v, file, linkText(m)); err != nil {
+	defer c.close()
+	if err := k.Refuse(v, c, linkText(m)); err != nil {
 		return err
 	}
 	pid, err := v.usesInode(linkText(m), mappedID(m))
@@ -140,18 +145,20 @@ func (v *View) readMapped() error {
 	return nil
 }
 
-// dumpMapped writes the file behind a mapping at its first sight, and returns
-// its reference.
+// dumpMapped writes the file behind a mapping.
 func (k *InodeKind) dumpMapped(s *Saver, m *procfs.Mapping, ref object.Ref) error {
-	file, err := s.openMapped(m)
+	c, err := s.openMapped(m)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", m.Name, err)
+		return err
 	}
-	defer func() { _ = file.Close() }() // only read from
-	return k.Dump(s, file, linkText(m), ref)
+	defer c.close()
+	return k.Dump(s, c, ref, linkText(m))
 }
 
-// stagedInode is such a file in the caller.
+// carriedInode is such a file in the caller.
+type carriedInode interface{ inode() *stagedInode }
+
+// stagedInode is what all kinds of them have.
 type stagedInode struct {
 	made     *stagedOpen // open for reading and writing
 	taken    bool        // by an open file of the image; else the commit closes it
@@ -161,9 +168,19 @@ type stagedInode struct {
 	shut func()
 }
 
+func (n *stagedInode) inode() *stagedInode { return n }
+
+// shutNow is called when no mapping follows that belongs before.
+func (n *stagedInode) shutNow() {
+	if n.shut != nil {
+		n.shut()
+		n.shut = nil
+	}
+}
+
 // loadInode returns the file of that reference, made at its first sight.
 func (b *Builder) loadInode(ref object.Ref) (*stagedInode, error) {
-	return sharedInode(b, ref, func(ref object.Ref) (*stagedInode, error) {
+	made, err := sharedInode(b, ref, func(ref object.Ref) (carriedInode, error) {
 		next, err := b.R.Peek()
 		if err != nil {
 			return nil, err
@@ -175,84 +192,8 @@ func (b *Builder) loadInode(ref object.Ref) (*stagedInode, error) {
 		}
 		return nil, badImage(fault.ImageRecord, fmt.Sprintf("file %d", ref), "record of kind %v", next)
 	})
-}
-
-// shutNow is called when no mapping follows that belongs before.
-func (n *stagedInode) shutNow() {
-	if n.shut != nil {
-		n.shut()
-		n.shut = nil
+	if err != nil {
+		return nil, err
 	}
-}
-
-// open stages one more open file of it, with an access mode of its own.
-func (n *stagedInode) open(b *Builder, access uint32) *stagedOpen {
-	if access != unix.O_RDWR || n.taken {
-		return b.reopen(n.made, access)
-	}
-	n.taken = true
-	return n.made
-}
-
-// The contents of such a file, piece by piece.
-const (
-	contentsKind  image.Kind = 6420
-	contentsPiece            = 28 << 10 // whole pages that fit one record
-)
-
-type contentsRecord struct {
-	Offset uint64
-	Data   []byte `fmt:"size"`
-}
-
-// dumpContents writes what is not a hole (lseek(2), SEEK_DATA).
-func dumpContents(w *image.Writer, file *os.File, owner object.Ref) error {
-	const seekData, seekHole = 3, 4
-	buf := make([]byte, contentsPiece)
-	for at := int64(0); ; {
-		from, err := file.Seek(at, seekData)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // no data from there on
-		}
-		if err != nil {
-			return err
-		}
-		if at, err = file.Seek(from, seekHole); err != nil {
-			return err
-		}
-		for from < at {
-			n, err := file.ReadAt(buf[:min(contentsPiece, at-from)], from)
-			if n == 0 {
-				return fmt.Errorf("read at %d: %w", from, err)
-			}
-			if err := w.Put(uint32(owner), &contentsRecord{Offset: uint64(from), Data: buf[:n]}); err != nil {
-				return err
-			}
-			from += int64(n)
-		}
-	}
-}
-
-// loadContents stages the writing of the pieces that follow into a file of
-// that size.
-func loadContents(b *Builder, to *stagedOpen, size uint64) error {
-	for {
-		kind, err := b.R.Peek()
-		if err != nil || kind != contentsKind {
-			return err
-		}
-		piece, _, err := image.Expect[contentsRecord](b.R)
-		if err != nil {
-			return err
-		}
-		n := uint64(len(piece.Data))
-		if n == 0 || piece.Offset > size || n > size-piece.Offset {
-			return badImage(fault.ImageValue, to.path, "%d bytes at %d", n, piece.Offset)
-		}
-		p := b.Stage()
-		b.Expect(p.Pwrite(to.fd, p.Bytes(piece.Data), n, int64(piece.Offset)).Full(), fault.FileState, to.path)
-		if err := b.filled(int(n)); err != nil {
-			return err
-		}
-	}
+	return made.inode(), nil
 }

@@ -43,7 +43,7 @@ func (*memorySave) Survey(v *View) fault.List {
 		}
 		if kind := inodeKindOf(m); kind != nil {
 			if err := kind.refuseMapped(v, m); err != nil {
-				refuse(fault.MemoryMemfd, err.Error())
+				refuse(kind.Code, err.Error())
 			}
 			continue
 		}

@@ -178,15 +178,6 @@ static void mapped_verify(int cycle)
 	filled(region, 1 << 16, 1);
 }
 
-static void mapped_deleted_setup(void)
-{
-	int fd = temporary("gone");
-
-	mapped(fd, MAP_SHARED);
-	check_eq(close(fd), 0);
-	check_eq(unlink(path("gone", -1)), 0);
-}
-
 static void secret_setup(void)
 {
 	int fd = got(syscall(SYS_memfd_secret, 0), "memfd_secret");
@@ -436,7 +427,6 @@ SCENARIOS(
 	REFUSE("lock", BOTH, lock_setup, NULL, EOPNOTSUPP),
 	REFUSE("flock", BOTH, flock_setup, NULL, EOPNOTSUPP),
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
-	REFUSE("mapped-deleted", BOTH, mapped_deleted_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("sealed", BOTH, sealed_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),

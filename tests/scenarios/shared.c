@@ -1,5 +1,6 @@
 /*
- * shared.c - mappings of files in memory: memfd_create(2).
+ * shared.c - mappings of files that nobody else has: of memfd_create(2), of
+ * shm_open(3), and deleted ones.
  */
 #include "scenario.h"
 
@@ -257,6 +258,80 @@ static void attributes_verify(int cycle)
 	free(p);
 }
 
+/* a_file makes one and opens it, or names what is missing. */
+static int a_file(const char *name, size_t pages)
+{
+	int n = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+
+	if (n < 0)
+		needs("a directory to write %s in", name);
+	page = sysconf(_SC_PAGESIZE);
+	check_eq(ftruncate(n, pages * page), 0);
+	return n;
+}
+
+static const char *shm_name(void)
+{
+	static char name[64];
+
+	snprintf(name, sizeof(name), "/dev/shm/crshim-test-%d", (int)syscall(SYS_getpid));
+	return name;
+}
+
+/* As most programs use shm_open: removed as soon as it is mapped. */
+static void shm_setup(void)
+{
+	fd = a_file(shm_name(), 8);
+	region = map(fd, 8, RW, MAP_SHARED, 0);
+	check_eq(unlink(shm_name()), 0);
+	check_eq(close(fd), 0);
+	fill(region, 4 * page, 1);
+}
+
+static void shm_verify(int cycle)
+{
+	filled(region, 4 * page, cycle);
+	check_eq(region[7 * page], 0);
+	fill(region, 4 * page, cycle + 1);
+}
+
+/* Still open, too. */
+static void shm_open_setup(void)
+{
+	fd = a_file(shm_name(), 8);
+	region = map(fd, 8, RW, MAP_SHARED, 0);
+	other = map(fd, 2, RW, MAP_PRIVATE, 2);
+	check_eq(unlink(shm_name()), 0);
+	fill(region, 4 * page, 1);
+	other[0] = 'a';
+}
+
+static void shm_open_verify(int cycle)
+{
+	struct stat st;
+	char c;
+
+	filled(region, 4 * page, cycle);
+	fill(region, 4 * page, cycle + 1);
+	check_eq(memcmp(other + page, region + 3 * page, page), 0);
+	check_eq(other[0], 'a');
+	check_eq(pread(fd, &c, 1, 3 * page + 1), 1);
+	check_eq(c, region[3 * page + 1]);
+	check_eq(fstat(fd, &st), 0);
+	check_eq(st.st_nlink, 0);
+	check_eq(st.st_mode & 0777, 0640);
+}
+
+/* The same on a disk. */
+static void deleted_setup(void)
+{
+	fd = a_file(path("gone", -1), 8);
+	region = map(fd, 8, RW, MAP_SHARED, 0);
+	check_eq(unlink(path("gone", -1)), 0);
+	fill(region, 4 * page, 1);
+	check_eq(close(fd), 0);
+}
+
 SCENARIOS(
 	{ "open", BOTH, open_setup, open_verify, NULL, 0 },
 	{ "closed", BOTH | ROOT, closed_setup, closed_verify, NULL, 0 },
@@ -265,5 +340,8 @@ SCENARIOS(
 	{ "sealed", BOTH, sealed_setup, sealed_verify, NULL, 0 },
 	{ "future", BOTH, future_setup, future_verify, NULL, 0 },
 	{ "short", BOTH, short_setup, short_verify, NULL, 0 },
+	{ "shm", BOTH | ROOT, shm_setup, shm_verify, NULL, 0 },
+	{ "shm-open", BOTH, shm_open_setup, shm_open_verify, NULL, 0 },
+	{ "deleted", BOTH | ROOT, deleted_setup, shm_verify, NULL, 0 },
 	{ "attributes", BOTH, attributes_setup, attributes_verify, NULL, 0 },
 )

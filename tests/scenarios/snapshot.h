@@ -63,6 +63,21 @@ static void each_line(const char *name, struct text *t, void (*fn)(struct text *
 	close(fd);
 }
 
+/*
+ * nameless cuts the name of a deleted file: the one that a restart makes is
+ * called #N in the same directory, N being its inode.
+ */
+static int nameless(char *name)
+{
+	static const char deleted[] = " (deleted)";
+	size_t n = strlen(name), end = sizeof(deleted) - 1;
+
+	if (n < end || strcmp(name + n - end, deleted) || access(name, F_OK) == 0 || !strncmp(name, "/memfd:", 7))
+		return 0;
+	strcpy(strrchr(name, '/') + 1, "(deleted)");
+	return 1;
+}
+
 static void smaps_line(struct text *t, char *line)
 {
 	char *colon = strchr(line, ':'), *space = strchr(line, ' ');
@@ -76,16 +91,10 @@ static void smaps_line(struct text *t, char *line)
 
 		if (sscanf(line, "%63s %7s %31s %15s %31s %n", range, perms, offset, dev, inode, &name) < 5)
 			fail("smaps line %s", line);
-		/*
-		 * Shared memory lives in files of tmpfs that nobody else has;
-		 * the one that a restart makes has another number.
-		 */
-		size_t len = strlen(line + name);
-
-		if (len > 10 && !strcmp(line + name + len - 10, " (deleted)"))
-			text_addf(t, "map %s %s %s %s\n", range, perms, offset, line + name);
-		else
+		if (!nameless(line + name) && !strstr(line + name, " (deleted)"))
 			text_addf(t, "map %s\n", line);
+		else	/* one that a restart makes has another inode */
+			text_addf(t, "map %s %s %s %s\n", range, perms, offset, line + name);
 	}
 }
 
@@ -124,21 +133,6 @@ static void fdinfo_line(struct text *t, char *line)
 {
 	if (!strncmp(line, "pos:", 4) || !strncmp(line, "flags:", 6))
 		text_addf(t, "fd %d %s\n", fdinfo_number, line);
-}
-
-/*
- * nameless cuts the name of a deleted file: the one that a restart makes is
- * called #N in the same directory, N being its inode.
- */
-static int nameless(char *name)
-{
-	static const char deleted[] = " (deleted)";
-	size_t n = strlen(name), end = sizeof(deleted) - 1;
-
-	if (n < end || strcmp(name + n - end, deleted) || access(name, F_OK) == 0 || !strncmp(name, "/memfd:", 7))
-		return 0;
-	strcpy(strrchr(name, '/') + 1, "(deleted)");
-	return 1;
 }
 
 static void snapshot_link(struct text *t, const char *what, const char *name)
