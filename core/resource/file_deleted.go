@@ -97,7 +97,7 @@ func refuseDeleted(v *View, f *procfs.FD) *fault.Error {
 	if err != nil || attribute != "" {
 		return refuse(err, ", attribute %s", attribute)
 	}
-	pid, err := v.usesInode(f.Target, inodeID{f.Dev, f.Ino})
+	pid, err := v.usesInode(f)
 	if err != nil || pid != 0 {
 		return &fault.Error{Code: fault.FileShared, Detail: fmt.Sprintf("%s, pid %d", f.Target, pid), Err: err}
 	}

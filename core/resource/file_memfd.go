@@ -77,7 +77,7 @@ func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 	if err := refuseMemfdInode(v, c, f.Target); err != nil {
 		return refuse(err, "")
 	}
-	pid, err := v.usesInode(f.Target, inodeID{f.Dev, f.Ino})
+	pid, err := v.usesInode(f)
 	if err != nil || pid != 0 {
 		return refuse(err, ", pid %d", pid)
 	}

@@ -85,16 +85,22 @@ func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
 	if err := k.Refuse(v, c, linkText(m)); err != nil {
 		return err
 	}
-	pid, err := v.usesInode(linkText(m), mappedID(m))
+	pid, err := v.usesFile(linkText(m), mappedID(m))
 	if err == nil && pid != 0 {
 		err = fmt.Errorf("pid %d has it, too", pid)
 	}
 	return err
 }
 
-// usesInode returns another process that has the file open or mapped, 0 if
-// none is known. What we may not look into belongs to other users.
-func (v *View) usesInode(target string, id inodeID) (procfs.PID, error) {
+// usesInode returns another process that has the file behind a descriptor open
+// or mapped, 0 if none is known.
+func (v *View) usesInode(f *procfs.FD) (procfs.PID, error) {
+	return v.usesFile(f.Target, inodeID{f.Dev, f.Ino})
+}
+
+// usesFile does so for what /proc calls by that text. What we may not look into
+// belongs to other users.
+func (v *View) usesFile(target string, id inodeID) (procfs.PID, error) {
 	holders, err := v.elsewhere(target)
 	if err != nil {
 		return 0, err
