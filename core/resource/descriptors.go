@@ -152,6 +152,9 @@ func (b *Builder) openFile(path string, flags int, code fault.Code) (*stagedFile
 	if err != nil {
 		return nil, err
 	}
+	if err := b.checkCallerLocks(path); err != nil {
+		return nil, err
+	}
 	flags |= unix.O_CLOEXEC
 	if flags&unix.O_PATH == 0 {
 		flags |= unix.O_NOCTTY | unix.O_NONBLOCK

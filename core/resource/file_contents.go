@@ -39,7 +39,7 @@ type contents struct {
 // still does, by positioned reads. A lease would be broken by opening.
 func openContents(v *View, f *procfs.FD) (*contents, error) {
 	c := &contents{size: f.Size}
-	if len(f.Values("lock")) == 0 {
+	if !leased(v, f) {
 		link := procPath(v.PID, "fd", strconv.Itoa(int(f.Number)))
 		var err error
 		if c.fd, err = openQuietly(link); err == nil {

@@ -82,8 +82,6 @@ func refuseDeleted(v *View, f *procfs.FD) *fault.Error {
 		return &fault.Error{Code: fault.ProcFile, Detail: f.Target}
 	case f.Nlink > 0:
 		return refuse(nil, ", and %d other names", f.Nlink)
-	case len(f.Values("lock")) > 0:
-		return &fault.Error{Code: fault.FileLocked, Detail: f.Target}
 	}
 	for i := range v.FDs {
 		if o := &v.FDs[i]; o.Dev == f.Dev && o.Ino == f.Ino && o.Target != f.Target {
@@ -229,6 +227,7 @@ func loadDeletedOpen(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if rec.Flags&unix.O_PATH != 0 {
 		return open, nil
 	}
+	open.flags, open.pos = rec.Flags, int64(rec.Pos)
 	b.setFlags(open, rec.Flags)
 	b.Expect(b.Stage().Lseek(open.fd, int64(rec.Pos), unix.SEEK_SET), fault.FileState, open.path)
 	return open, nil

@@ -100,8 +100,9 @@ func (b *Builder) nameless(row *tracer.Row, name string) *stagedOpen {
 	return &stagedOpen{fd: b.fds.take(row), path: name}
 }
 
-// setFlags sets those that F_SETFL of fcntl(2) can set.
+// setFlags sets those that F_SETFL of fcntl(2) can set. O_ASYNC comes with the
+// owner, by the commit.
 func (b *Builder) setFlags(open *stagedOpen, flags uint32) {
 	open.flags = flags
-	b.Expect(b.Stage().Fcntl(open.fd, unix.F_SETFL, tracer.Imm(flags&settable)), fault.FileState, open.path)
+	b.Expect(b.Stage().Fcntl(open.fd, unix.F_SETFL, tracer.Imm(flags&settable&^unix.O_ASYNC)), fault.FileState, open.path)
 }

@@ -61,13 +61,8 @@ func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 	refuse := func(err error, format string, args ...any) *fault.Error {
 		return &fault.Error{Code: fault.Memfd, Detail: f.Target + fmt.Sprintf(format, args...), Err: err}
 	}
-	switch {
-	case f.Flags&unix.O_ASYNC != 0:
-		return &fault.Error{Code: fault.FileOwner, Detail: f.Target}
-	case f.Flags&unix.O_PATH != 0:
+	if f.Flags&unix.O_PATH != 0 {
 		return refuse(nil, ", opened with O_PATH")
-	case len(f.Values("lock")) > 0:
-		return &fault.Error{Code: fault.FileLocked, Detail: f.Target}
 	}
 	c, err := openContents(v, readerOf(v, f))
 	if err != nil {

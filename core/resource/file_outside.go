@@ -130,9 +130,6 @@ func (v *View) compareOthers(target string) (map[int32]procfs.PID, error) {
 // refuseNameless names why an open file that exists only between those who
 // have it open cannot be saved.
 func refuseNameless(v *View, f *procfs.FD) *fault.Error {
-	if f.Flags&unix.O_ASYNC != 0 {
-		return &fault.Error{Code: fault.FileOwner, Detail: f.Target}
-	}
 	pid, err := v.sharedWith(f)
 	switch {
 	case err != nil:

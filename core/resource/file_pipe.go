@@ -94,9 +94,6 @@ func isAbandoned(v *View, f *procfs.FD) bool {
 }
 
 func refusePipe(v *View, f *procfs.FD) *fault.Error {
-	if f.Flags&unix.O_ASYNC != 0 {
-		return &fault.Error{Code: fault.FileOwner, Detail: f.Target}
-	}
 	if v.isImage(f) {
 		return &fault.Error{Code: fault.Pipe, Detail: "the image goes into it, and nobody reads"}
 	}

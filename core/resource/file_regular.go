@@ -19,7 +19,7 @@ import (
 var regularFile = FileKind{
 	Name:    "regular file",
 	Support: Full,
-	Note:    "By name, with flags and offset; the contents are not in the image. Locks are refused.",
+	Note:    "By name, with flags and offset; the contents are not in the image.",
 	Match:   func(_ *View, f *procfs.FD) bool { return f.Type() == unix.S_IFREG && !memfdOrLike(f) },
 	Refuse:  refuseNamed,
 	Dump:    dumpNamed,
@@ -50,7 +50,7 @@ func memfdOrLike(f *procfs.FD) bool {
 // of the file is gone from fdinfo since Linux strips it, but an image may say
 // anything.
 const settable = unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK | unix.O_DSYNC | unix.O_SYNC | unix.O_DIRECT |
-	unix.O_LARGEFILE | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_NOATIME | unix.O_PATH | fileLargefile
+	unix.O_LARGEFILE | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_NOATIME | unix.O_PATH | unix.O_ASYNC | fileLargefile
 
 // fileLargefile is what fdinfo shows for O_LARGEFILE, which x/sys has as 0 on
 // a 64-bit machine (include/uapi/asm-generic/fcntl.h).
@@ -65,10 +65,6 @@ func refuseNamed(v *View, f *procfs.FD) *fault.Error {
 		return &fault.Error{Code: fault.FileUnlinked, Detail: f.Target}
 	case ofProcess.MatchString(f.Target):
 		return &fault.Error{Code: fault.ProcFile, Detail: f.Target}
-	case len(f.Values("lock")) > 0:
-		return &fault.Error{Code: fault.FileLocked, Detail: f.Target}
-	case f.Flags&unix.O_ASYNC != 0:
-		return &fault.Error{Code: fault.FileOwner, Detail: f.Target}
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(f.Target, &st); err != nil {

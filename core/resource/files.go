@@ -19,7 +19,10 @@ import (
 var files = Part{
 	Name:    "descriptor table",
 	Support: Full,
-	Note:    "Numbers, close-on-exec flags, and which descriptors share one open file and its offset.",
+	Note: "Numbers, close-on-exec flags, and which descriptors share one open file and its offset. Locks of every kind (flock, POSIX, " +
+		"OFD), leases, and who gets signals about an open file, if that is the process itself or its process group. A lock that " +
+		"somebody else holds by now makes the restart fail.",
+	Records: attachedRecords,
 	Save:    func() Saving { return new(filesSave) },
 	Restore: func() Restoring { return new(filesRestore) },
 }
@@ -53,8 +56,9 @@ type stagedOpen struct {
 	verify func(f *procfs.FD) error // what the file must be; nil for anything
 	epoll  *stagedEpoll             // what it watches, if it is an epoll instance
 
-	flags    uint32          // of the image
-	pos      int64           // of the image, if it is a regular file or directory
+	flags    uint32 // of the image
+	pos      int64  // of the image, if it is a regular file or directory
+	attached attached
 	external *externalRecord // what it was, or what it takes the place of, if that led outside
 	replaces bool            // what the image has, by the policy
 }
@@ -101,7 +105,12 @@ func (r *filesSave) Answered(s *Saver) error {
 func (*filesSave) Survey(v *View) fault.List {
 	var list fault.List
 	for i := range v.FDs {
-		if refusal := kindOf(v, &v.FDs[i]).Refuse(v, &v.FDs[i]); refusal != nil {
+		kind := kindOf(v, &v.FDs[i])
+		refusal := kind.Refuse(v, &v.FDs[i])
+		if refusal == nil && kind != &external {
+			refusal = refuseAttached(v, &v.FDs[i])
+		}
+		if refusal != nil {
 			refusal.Object = v.FDName(v.FDs[i].Number)
 			list = append(list, refusal)
 		}
@@ -139,11 +148,21 @@ func (*filesSave) Dump(s *Saver) error {
 		if !first {
 			continue
 		}
-		if err := kindOf(s.View, f).Dump(s, f, ref); err != nil {
+		if err := dumpFile(s, f, ref); err != nil {
 			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
 		}
 	}
 	return nil
+}
+
+// dumpFile writes an open file with what is attached to it. What leads outside
+// is not the program's own, and neither is who gets signals about it.
+func dumpFile(s *Saver, f *procfs.FD, ref object.Ref) error {
+	kind := kindOf(s.View, f)
+	if err := kind.Dump(s, f, ref); err != nil || kind == &external {
+		return err
+	}
+	return dumpAttached(s, f, ref)
 }
 
 type filesRestore struct {
@@ -201,6 +220,7 @@ func (r *filesRestore) Load(b *Builder) error {
 	if err := r.watch(b); err != nil {
 		return err
 	}
+	r.attach(b)
 	if err := b.finishDeleted(); err != nil {
 		return err
 	}
@@ -236,9 +256,18 @@ func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD)
 	return nil
 }
 
-// loadFile lets the kind that the next record names open its file, or pass over
-// it if it can.
+// loadFile reads an open file and what is attached to it.
 func (b *Builder) loadFile(ref object.Ref, skip bool) (*stagedOpen, error) {
+	open, err := b.loadKind(ref, skip)
+	if err == nil {
+		open.attached, err = b.loadAttached(ref)
+	}
+	return open, err
+}
+
+// loadKind lets the kind that the next record names open its file, or pass over
+// it if it can.
+func (b *Builder) loadKind(ref object.Ref, skip bool) (*stagedOpen, error) {
 	next, err := b.R.Peek()
 	if err != nil {
 		return nil, err
@@ -331,8 +360,10 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 	}
 	r.unwatch(p)
 	final := make(map[int32]bool, len(r.entries))
+	moved := make(map[tracer.FD]tracer.FD, len(r.entries))
 	for _, e := range r.entries {
 		final[int32(e.final)] = true
+		moved[e.at] = e.final
 		if e.at != e.final {
 			p.Dup3(e.at, e.final, e.flags)
 			p.Close(e.at)
@@ -346,5 +377,6 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 			p.Close(tracer.FD(fd))
 		}
 	}
+	r.commitAttached(p, moved)
 	return nil
 }

@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
@@ -142,25 +141,37 @@ static void replaced_setup(void)
 	check_eq(rename(path("two", -1), path("one", -1)), 0);
 }
 
-static void lock_setup(void)
-{
-	struct flock lock = { .l_type = F_WRLCK, .l_start = 10, .l_len = 10 };
-
-	fds[0] = temporary("locked");
-	check_eq(fcntl(fds[0], F_SETLK, &lock), 0);
-}
-
-static void flock_setup(void)
-{
-	fds[0] = temporary("locked");
-	check_eq(flock(fds[0], LOCK_EX), 0);
-}
-
+/* A lease that somebody waits for. */
 static void lease_setup(void)
 {
+	pid_t pid;
+
+	check(signal(SIGIO, SIG_IGN) != SIG_ERR);
 	fds[0] = temporary("leased");
 	if (fcntl(fds[0], F_SETLEASE, F_WRLCK))
 		needs("file leases");
+	pid = fork();
+	if (pid == 0)
+		_exit(open(path("leased", -1), O_RDONLY | O_NONBLOCK) >= 0 || errno != EWOULDBLOCK);
+	check_eq(waitpid(pid, fds + 1, 0), pid);
+	check_eq(fds[1], 0);
+}
+
+/* Signals about a descriptor that go to another process. */
+static void owner_setup(void)
+{
+	check_eq(pipe(fds), 0);
+	check_eq(fcntl(fds[0], F_SETOWN, getppid()), 0);
+}
+
+/* Two kinds of lock on one open file. */
+static void locks_setup(void)
+{
+	struct flock lock = { .l_type = F_RDLCK, .l_start = 10, .l_len = 10 };
+
+	fds[0] = temporary("locked");
+	check_eq(fcntl(fds[0], F_SETLK, &lock), 0);
+	check_eq(fcntl(fds[0], F_OFD_SETLK, &lock), 0);
 }
 
 /* ---- memory ---- */
@@ -424,8 +435,8 @@ SCENARIOS(
 	REFUSE("unreadable", BOTH, unreadable_setup, NULL, EBADF),
 	REFUSE("directory", BOTH, directory_setup, NULL, EBADF),
 	REFUSE("replaced", BOTH, replaced_setup, NULL, EBADF),
-	REFUSE("lock", BOTH, lock_setup, NULL, EOPNOTSUPP),
-	REFUSE("flock", BOTH, flock_setup, NULL, EOPNOTSUPP),
+	REFUSE("locks", BOTH, locks_setup, NULL, EOPNOTSUPP),
+	REFUSE("owner", BOTH, owner_setup, NULL, EOPNOTSUPP),
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("sealed", BOTH, sealed_setup, mapped_verify, EOPNOTSUPP),
