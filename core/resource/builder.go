@@ -41,6 +41,7 @@ type Builder struct {
 	rootFile *stagedFile // that directory, where it is not the caller's own
 	fds      *descriptors
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
+	tcp      []*inetSocket
 	parts    []Restoring
 
 	stage   *tracer.Program

@@ -67,7 +67,9 @@ type stagedOpen struct {
 var FileKinds = []*FileKind{
 	&deletedFile, &regularFile, &directory,
 	&device,
-	&pipe, &fifo, &external,
+	&pipe, &fifo,
+	&udpSocket, &tcpSocket,
+	&external,
 	&eventfd, &signalfd, &timerfd,
 	&epoll,
 	&memfd,
@@ -215,6 +217,9 @@ func (r *filesRestore) Load(b *Builder) error {
 		}
 	}
 	if err := r.unplaceable(b, finals); err != nil {
+		return err
+	}
+	if err := b.finishTCP(); err != nil {
 		return err
 	}
 	if err := r.watch(b); err != nil {

@@ -37,6 +37,7 @@ type Saver struct {
 	Position func() (int64, error)
 	parts    []Saving
 	answers  []*answer
+	netns    uint64 // cookie of its network namespace, once it was asked for
 }
 
 // copyPages is up to how many pages of a chunk we copy ourselves: below it,

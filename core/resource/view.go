@@ -41,6 +41,8 @@ type View struct {
 	others map[string][]holder
 	shared map[string]map[int32]procfs.PID // by descriptor
 	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
+	// Its sockets, by inode number.
+	sockets map[uint64]*socketView
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

@@ -52,12 +52,6 @@ static void socket_setup(void)
 	check_eq(write(fds[1], "abc", 3), 3);
 }
 
-static void inet_setup(void)
-{
-	fds[0] = got(socket(AF_INET, SOCK_STREAM, 0), "IPv4 sockets");
-	check_eq(listen(fds[0], 5), 0);
-}
-
 static void epoll_setup(void)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -422,7 +416,6 @@ SCENARIOS(
 	REFUSE("fifo", SELF, fifo_setup, child_verify, EBADF),
 	REFUSE("fifo-deleted", BOTH, fifo_deleted_setup, NULL, EBADF),
 	REFUSE("socket", BOTH, socket_setup, NULL, EBADF),
-	REFUSE("inet", BOTH, inet_setup, NULL, EBADF),
 	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
 	REFUSE("eventfd", SELF, eventfd_setup, eventfd_verify, EOPNOTSUPP),
 	REFUSE("inotify", BOTH, inotify_setup, NULL, EOPNOTSUPP),

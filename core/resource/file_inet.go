@@ -1,0 +1,400 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// udpSocket is a socket of UDP over IPv4 or IPv6.
+var udpSocket = FileKind{
+	Name:    "UDP socket",
+	Support: Partial,
+	Note: "Address, peer, options, buffer sizes that the program chose, multicast groups with their sources. Datagrams and " +
+		"errors that wait are lost, as the network may lose them; the restart says how many bytes. Refused with a packet " +
+		"filter, IP options, a datagram that UDP_CORK holds back, or if another process has it, too.",
+	Records: []image.Spec{
+		image.Row[inetRecord](inetKind, "FD_INET", image.InFiles, "a UDP or TCP socket; its parent is the reference of the open file; INET_GROUPs follow"),
+		image.Row[inetGroupRecord](inetGroupKind, "INET_GROUP", image.InFiles, "a multicast group that a socket has joined"),
+	},
+	Match:  func(v *View, f *procfs.FD) bool { return isOwnInet(v, f, (*socketView).isUDP) },
+	Refuse: refuseInet,
+	Dump:   dumpUDP,
+	Kind:   inetKind,
+	Load:   loadInet,
+	Skip:   skipInet,
+}
+
+const (
+	inetKind      image.Kind = 6440
+	inetGroupKind image.Kind = 6441
+)
+
+type inetRecord struct {
+	Domain  uint16 `doc:"2 for IPv4, 10 for IPv6"`
+	Type    uint16 `doc:"1 for TCP, 2 for UDP"`
+	State   uint16 `doc:"TCP_* of <netinet/tcp.h>; of UDP 1 if it has a peer, else 7"`
+	_       [2]byte
+	Flags   uint32 `fmt:"oct" doc:"open flags"`
+	UID     uint32 `doc:"owner, who may share a port by SO_REUSEPORT"`
+	GID     uint32
+	Backlog uint32 `doc:"how many connections may wait, of listen(2)"`
+	Waiting uint32 `doc:"bytes of datagrams, or connections, that waited when it was saved; informational"`
+	Groups  uint32 `doc:"how many INET_GROUPs follow"`
+	Local   inetAddress
+	Peer    inetAddress
+	Options []socketOption
+}
+
+// isOwnInet tells whether a socket is to be made again. One that somebody gave
+// the program as its standard input, output or error is that of the restarter.
+func isOwnInet(v *View, f *procfs.FD, is func(*socketView) bool) bool {
+	s, err := v.socket(f)
+	if err != nil || s == nil || !is(s) {
+		return false
+	}
+	if standardOf(v, f) < 0 {
+		return true
+	}
+	holders, err := v.elsewhere(f.Target)
+	return err == nil && len(holders) == 0 && !(s.connected && v.otherEnd(s) == nil)
+}
+
+// otherEnd returns the socket of the process that is the other end of a
+// connection.
+func (v *View) otherEnd(s *socketView) *procfs.FD {
+	if !s.connected {
+		return nil
+	}
+	for i := range v.FDs {
+		o, err := v.socket(&v.FDs[i])
+		if err == nil && o != nil && o.connected && o.typ == s.typ && o.protocol == s.protocol &&
+			o.domain == s.domain && o.local == s.peer && o.peer == s.local {
+			return &v.FDs[i]
+		}
+	}
+	return nil
+}
+
+func refuseInet(v *View, f *procfs.FD) *fault.Error {
+	s, err := v.socket(f)
+	if err != nil {
+		return &fault.Error{Code: fault.Socket, Detail: f.Target, Err: err}
+	}
+	if refusal := refuseNameless(v, f); refusal != nil {
+		return refusal // asked before we have it as well
+	}
+	fd, err := v.duplicate(f.Number)
+	if err != nil {
+		return &fault.Error{Code: fault.Socket, Detail: f.Target, Err: err}
+	}
+	defer unix.Close(fd)
+	if refusal := refuseSocket(v, f, fd); refusal != nil {
+		return refusal
+	}
+	if what, err := variableOption(fd, s.domain); err != nil || what != "" {
+		return &fault.Error{Code: fault.SocketOption, Detail: what, Err: err}
+	}
+	if s.isTCP() {
+		return refuseTCP(v, f, s, fd)
+	}
+	corked, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_CORK)
+	if err != nil {
+		return &fault.Error{Code: fault.SocketPending, Detail: f.Target, Err: err}
+	}
+	if corked == 0 {
+		return nil
+	}
+	pending, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+	if err != nil || pending > 0 {
+		return &fault.Error{Code: fault.SocketPending, Detail: fmt.Sprintf("UDP_CORK, %d bytes", pending), Err: err}
+	}
+	return nil
+}
+
+// variableOption names a header option that the socket sends with its packets.
+func variableOption(fd, domain int) (string, error) {
+	for _, o := range []struct {
+		domain, level, name int
+		what                string
+	}{
+		{unix.AF_INET, unix.SOL_IP, unix.IP_OPTIONS, "IP_OPTIONS"},
+		{unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, "IPV6_HOPOPTS"},
+		{unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RTHDRDSTOPTS, "IPV6_RTHDRDSTOPTS"},
+		{unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RTHDR, "IPV6_RTHDR"},
+		{unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, "IPV6_DSTOPTS"},
+	} {
+		if o.domain != domain {
+			continue
+		}
+		n, err := sockopt(fd, o.level, o.name, make([]byte, 2048))
+		if err != nil {
+			return "", fmt.Errorf("read %s: %w", o.what, err)
+		}
+		if n > 0 {
+			return o.what, nil
+		}
+	}
+	return "", nil
+}
+
+// describeInet fills what all internet sockets have in common.
+func describeInet(s *Saver, f *procfs.FD, fd int) (*socketView, *inetRecord, error) {
+	sock, err := s.socket(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.sameNamespace(fd); err != nil {
+		return nil, nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, nil, fmt.Errorf("read owner: %w", err)
+	}
+	options, err := readOptions(fd, sock.options())
+	if err != nil {
+		return nil, nil, err
+	}
+	return sock, &inetRecord{
+		Domain: uint16(sock.domain), Type: uint16(sock.typ), State: unix.BPF_TCP_CLOSE, Flags: f.Flags &^ unix.O_CLOEXEC,
+		UID: st.Uid, GID: st.Gid,
+		Local: sock.local, Peer: sock.peer, Options: options,
+	}, nil
+}
+
+func dumpUDP(s *Saver, f *procfs.FD, ref object.Ref) error {
+	fd, err := s.duplicate(f.Number)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	sock, rec, err := describeInet(s, f, fd)
+	if err != nil {
+		return err
+	}
+	if sock.connected {
+		rec.State = unix.BPF_TCP_ESTABLISHED
+	}
+	waiting, err := receiveMemory(fd)
+	if err != nil {
+		return err
+	}
+	rec.Waiting = waiting
+	groups, err := s.groups(fd, sock.domain)
+	if err != nil {
+		return err
+	}
+	rec.Groups = uint32(len(groups))
+	if err := s.W.Put(uint32(ref), rec); err != nil {
+		return err
+	}
+	for i := range groups {
+		if err := s.W.Put(uint32(ref), &groups[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveMemory is how much memory what waits to be read takes (SO_MEMINFO).
+func receiveMemory(fd int) (uint32, error) {
+	info := make([]byte, 9*4)
+	if _, err := sockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, info); err != nil {
+		return 0, fmt.Errorf("read SO_MEMINFO: %w", err)
+	}
+	return leUint32(info), nil // SK_MEMINFO_RMEM_ALLOC
+}
+
+// inetSocket is an internet socket of the image in the making.
+type inetSocket struct {
+	*inetRecord
+	kind sockets
+	rows []*option // of rec.Options
+	name string    // in messages
+	open *stagedOpen
+}
+
+func loadInet(b *Builder, ref object.Ref) (*stagedOpen, error) {
+	s, err := readInet(b, ref)
+	if err != nil {
+		return nil, err
+	}
+	s.make(b)
+	s.own(b)
+	if s.Type == unix.SOCK_STREAM {
+		err = s.loadTCP(b)
+	} else {
+		err = s.loadUDP(b, ref)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.setFlags(s.open, s.Flags)
+	s.open.verify = func(f *procfs.FD) error { return s.verify(b, f) }
+	return s.open, nil
+}
+
+// skipInet reads what another descriptor takes the place of.
+func skipInet(b *Builder, ref object.Ref) (*stagedOpen, error) {
+	s, err := readInet(b, ref)
+	if err != nil {
+		return nil, err
+	}
+	for range s.Groups {
+		if _, _, err := image.Expect[inetGroupRecord](b.R); err != nil {
+			return nil, err
+		}
+	}
+	return &stagedOpen{fd: nothing, path: s.name, flags: s.Flags}, nil
+}
+
+// readInet reads and checks the record of a socket.
+func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
+	rec, head, err := image.Expect[inetRecord](b.R)
+	if err != nil {
+		return nil, err
+	}
+	s := &inetSocket{inetRecord: rec, kind: dgram, name: fmt.Sprintf("socket %v", addressText(rec.Domain, &rec.Local))}
+	switch {
+	case head.Parent != uint32(ref):
+		return nil, badImage(fault.ImageValue, s.name, "owner %d", head.Parent)
+	case rec.Domain != unix.AF_INET && rec.Domain != unix.AF_INET6, len(rec.Options) > len(socketOptions):
+		return nil, badImage(fault.ImageValue, s.name, "domain %d, %d options", rec.Domain, len(rec.Options))
+	}
+	switch rec.Type {
+	case unix.SOCK_DGRAM:
+	case unix.SOCK_STREAM:
+		s.kind = stream
+	default:
+		return nil, badImage(fault.ImageValue, s.name, "type %d", rec.Type)
+	}
+	if rec.Domain == unix.AF_INET6 {
+		s.kind |= ipv6
+	}
+	for i := range rec.Options {
+		row, err := rowOf(&rec.Options[i], s.kind)
+		if err != nil {
+			return nil, err
+		}
+		s.rows = append(s.rows, row)
+	}
+	return s, nil
+}
+
+// socket stages the making of a socket.
+func (s *inetSocket) make(b *Builder) {
+	flags := uint64(s.Type) | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Imm(s.Domain), tracer.Imm(flags), tracer.Imm(0))
+	b.Expect(row, fault.SocketFamily, s.name)
+	s.open = &stagedOpen{fd: b.fds.take(row), path: s.name, flags: s.Flags}
+}
+
+// set stages the options that want takes.
+func (s *inetSocket) set(b *Builder, want func(o *option) bool) {
+	for i, o := range s.rows {
+		if want(o) {
+			b.Expect(b.setOption(b.Stage(), s.open.fd, o, s.Options[i].Value[:]), fault.SocketState, s.name)
+		}
+	}
+}
+
+func isEarly(o *option) bool { return o.early }
+func isLate(o *option) bool  { return !o.early }
+
+// bind stages bind(2), if the socket had a port.
+func (s *inetSocket) bind(b *Builder) {
+	if s.Local.Port == 0 {
+		return
+	}
+	p := b.Stage()
+	local := s.Local
+	if s.boundByConnect() {
+		local.IP = [16]byte{}
+	}
+	raw := local.raw(int(s.Domain))
+	b.Expect(p.Call(unix.SYS_BIND, s.open.fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw))), fault.SocketAddress, s.name)
+}
+
+// boundByConnect tells whether an IPv6 socket has its address from connect(2):
+// bind(2) to any but :: makes it IPV6_V6ONLY (__inet6_bind of
+// net/ipv6/af_inet6.c).
+func (s *inetSocket) boundByConnect() bool {
+	return s.Domain == unix.AF_INET6 && s.State != unix.BPF_TCP_CLOSE && slices.ContainsFunc(s.Options, func(o socketOption) bool {
+		return o.Level == unix.IPPROTO_IPV6 && o.Name == unix.IPV6_V6ONLY && o.Value[0] == 0
+	})
+}
+
+// connect stages connect(2).
+func (s *inetSocket) connect(p *tracer.Program, fd tracer.Arg, to *inetAddress) *tracer.Row {
+	raw := to.raw(int(s.Domain))
+	return p.Call(unix.SYS_CONNECT, fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw)))
+}
+
+// own stages the change of owner, where the caller makes sockets as somebody
+// else.
+func (s *inetSocket) own(b *Builder) {
+	if st := b.Caller.Status; s.UID != st.Uid[3] || s.GID != st.Gid[3] {
+		b.Expect(b.Stage().Call(unix.SYS_FCHOWN, s.open.fd, tracer.Imm(s.UID), tracer.Imm(s.GID)), fault.SocketState, s.name)
+	}
+}
+
+func (s *inetSocket) loadUDP(b *Builder, ref object.Ref) error {
+	s.set(b, isEarly)
+	s.set(b, isLate)
+	s.bind(b)
+	if err := s.join(b, ref); err != nil {
+		return err
+	}
+	switch s.State {
+	case unix.BPF_TCP_CLOSE:
+	case unix.BPF_TCP_ESTABLISHED:
+		b.Expect(s.connect(b.Stage(), s.open.fd, &s.Peer), fault.SocketConnect, s.name)
+	default:
+		return badImage(fault.ImageValue, s.name, "state %d", s.State)
+	}
+	if s.Waiting > 0 {
+		b.Warn("%s: %d bytes of datagrams that waited are lost", s.name, s.Waiting)
+	}
+	return nil
+}
+
+// verify looks at what the kernel has made of it all.
+func (s *inetSocket) verify(b *Builder, f *procfs.FD) error {
+	file, err := b.Tracee.TakeFD(tracer.FD(f.Number))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }() // only looked at
+	conn, err := file.SyscallConn()     // Fd would take away its O_NONBLOCK
+	if err != nil {
+		return err
+	}
+	cerr := conn.Control(func(fd uintptr) {
+		if err = sameOptions(int(fd), s.kind, s.Options); err == nil {
+			err = s.sameName(int(fd))
+		}
+	})
+	if err := errors.Join(cerr, err); err != nil {
+		return &fault.Error{Code: fault.SocketState, Object: s.name, Err: err}
+	}
+	return nil
+}
+
+func (s *inetSocket) sameName(fd int) error {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	if now := inetAddressOf(name); now != s.Local {
+		return fmt.Errorf("address is %s: %w", addressText(s.Domain, &now), unix.EADDRNOTAVAIL)
+	}
+	return nil
+}
