@@ -32,6 +32,7 @@ type contents struct {
 	fd    int
 	alone bool // opened by us: moving its offset disturbs nobody
 	size  int64
+	view  *memoryView // what it is read by if it cannot be opened; fd is -1 then
 }
 
 // openContents opens a file anew, for the offset of the process must not move.
@@ -86,7 +87,30 @@ func openQuietly(name string) (int, error) {
 	return fd, err
 }
 
-func (c *contents) close() { _ = unix.Close(c.fd) } // only read from
+func (c *contents) close() error {
+	if c.view != nil {
+		return c.view.close()
+	}
+	_ = unix.Close(c.fd) // only read from
+	return nil
+}
+
+func (c *contents) stat() (st unix.Stat_t, err error) {
+	if c.view != nil {
+		return c.view.stat(), nil
+	}
+	if err := unix.Fstat(c.fd, &st); err != nil {
+		return st, fmt.Errorf("stat: %w", err)
+	}
+	return st, nil
+}
+
+func (c *contents) pread(buf []byte, offset int64) (int, error) {
+	if c.view == nil {
+		return unix.Pread(c.fd, buf, offset)
+	}
+	return len(buf), c.view.ReadAt(buf, offset)
+}
 
 // dump writes what is not a hole, as records of that owner.
 func (c *contents) dump(w *image.Writer, owner uint32) error {
@@ -97,7 +121,7 @@ func (c *contents) dump(w *image.Writer, owner uint32) error {
 			return err
 		}
 		for from < to {
-			n, err := unix.Pread(c.fd, buf[:min(pieceOfFile, to-from)], from)
+			n, err := c.pread(buf[:min(pieceOfFile, to-from)], from)
 			if err == nil && n == 0 {
 				err = errors.New("it is shorter now")
 			}
@@ -121,7 +145,11 @@ var zeros [pieceOfFile]byte
 // extent returns the next range of data from at on. Without an offset of our
 // own holes cannot be told (lseek(2), SEEK_DATA), but their pieces are zero.
 func (c *contents) extent(at int64) (from, to int64, err error) {
-	if !c.alone {
+	switch {
+	case c.view != nil:
+		from, to = c.view.extent(at)
+		return from, to, nil
+	case !c.alone:
 		return at, c.size, nil
 	}
 	const seekData, seekHole = 3, 4

@@ -109,8 +109,7 @@ func copyable(v *View, f *procfs.FD) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	return c.copyable()
+	return errors.Join(c.copyable(), c.close())
 }
 
 func (c *contents) copyable() error {
@@ -145,9 +144,9 @@ func isDeletedMapping(m *procfs.Mapping) bool {
 }
 
 func refuseDeletedInode(_ *View, c *contents, _ string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(c.fd, &st); err != nil {
-		return fmt.Errorf("stat: %w", err)
+	st, err := c.stat()
+	if err != nil {
+		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 {
 		return fmt.Errorf("it has %d other names: %w", st.Nlink, unix.EOPNOTSUPP)
@@ -173,15 +172,14 @@ func dumpDeletedOpen(s *Saver, f *procfs.FD, ref object.Ref) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	return dumpDeleted(s, c, inode, f.Target)
+	return errors.Join(dumpDeleted(s, c, inode, f.Target), c.close())
 }
 
 // dumpDeleted writes a deleted file.
 func dumpDeleted(s *Saver, c *contents, ref object.Ref, target string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(c.fd, &st); err != nil {
-		return fmt.Errorf("stat: %w", err)
+	st, err := c.stat()
+	if err != nil {
+		return err
 	}
 	c.size = st.Size
 	rec := deletedRecord{

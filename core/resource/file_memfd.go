@@ -68,8 +68,7 @@ func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 	if err != nil {
 		return refuse(err, "")
 	}
-	defer c.close()
-	if err := refuseMemfdInode(v, c, f.Target); err != nil {
+	if err := errors.Join(refuseMemfdInode(v, c, f.Target), c.close()); err != nil {
 		return refuse(err, "")
 	}
 	pid, err := v.usesInode(f)
@@ -112,17 +111,16 @@ func dumpMemfd(s *Saver, f *procfs.FD, ref object.Ref) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	return dumpMemfdInode(s, c, inode, f.Target)
+	return errors.Join(dumpMemfdInode(s, c, inode, f.Target), c.close())
 }
 
 func dumpMemfdInode(s *Saver, c *contents, ref object.Ref, name string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(c.fd, &st); err != nil {
-		return fmt.Errorf("stat: %w", err)
+	st, err := c.stat()
+	if err != nil {
+		return err
 	}
 	c.size = st.Size
-	seals, err := unix.FcntlInt(uintptr(c.fd), unix.F_GET_SEALS, 0)
+	seals, err := c.seals()
 	if err != nil {
 		return fmt.Errorf("read seals: %w", err)
 	}

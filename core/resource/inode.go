@@ -1,8 +1,10 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -78,11 +80,13 @@ func (v *View) openMapped(m *procfs.Mapping) (*contents, error) {
 // refuseMapped names why the file behind a mapping cannot be saved, or nil.
 func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
 	c, err := v.openMapped(m)
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		err = errors.Join(k.Refuse(v, c, linkText(m)), c.close())
+	case errors.Is(err, unix.EPERM) && inMemory(m) && v.viewable(mappedID(m)) != nil:
+		err = nil
 	}
-	defer c.close()
-	if err := k.Refuse(v, c, linkText(m)); err != nil {
+	if err != nil {
 		return err
 	}
 	pid, err := v.usesFile(linkText(m), mappedID(m))
@@ -90,6 +94,29 @@ func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
 		err = fmt.Errorf("pid %d has it, too", pid)
 	}
 	return err
+}
+
+// inMemory tells whether the file of a mapping is one of tmpfs, whose
+// mincore(2) tells what there is of it.
+func inMemory(m *procfs.Mapping) bool {
+	if m.Special() != procfs.SpecialNone {
+		return true // the kernel's own
+	}
+	var fs unix.Statfs_t
+	err := unix.Statfs(filepath.Dir(m.Name), &fs)
+	var st unix.Stat_t
+	return err == nil && fs.Type == unix.TMPFS_MAGIC &&
+		unix.Stat(filepath.Dir(m.Name), &st) == nil && st.Dev == mappedID(m).dev
+}
+
+// contentsOf opens the file behind a mapping, or has the task map it.
+func (s *Saver) contentsOf(m *procfs.Mapping) (*contents, error) {
+	c, err := s.openMapped(m)
+	if !errors.Is(err, unix.EPERM) {
+		return c, err
+	}
+	v, err := s.viewOf(mappedID(m))
+	return &contents{fd: -1, view: v}, err
 }
 
 // usesInode returns another process that has the file behind a descriptor open
@@ -153,12 +180,11 @@ func (v *View) readMapped() error {
 
 // dumpMapped writes the file behind a mapping.
 func (k *InodeKind) dumpMapped(s *Saver, m *procfs.Mapping, ref object.Ref) error {
-	c, err := s.openMapped(m)
+	c, err := s.contentsOf(m)
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	return k.Dump(s, c, ref, linkText(m))
+	return errors.Join(k.Dump(s, c, ref, linkText(m)), c.close())
 }
 
 // carriedInode is such a file in the caller.

@@ -340,7 +340,7 @@ func (s *memorySave) worthSaving(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	case m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0:
 		return nil, nil // vvar: the kernel writes it
 	case isSharedAnon(m):
-		return s.resident(d, m)
+		return d.resident(m.Range)
 	case m.Perms.Shared:
 		return nil, nil // the file has it all
 	}
@@ -349,19 +349,19 @@ func (s *memorySave) worthSaving(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 
 // resident returns the pages of shared memory that exist, whether or not this
 // process has touched them itself: mincore(2) looks into the object.
-func (s *memorySave) resident(d *Saver, m *procfs.Mapping) ([]procfs.Range, error) {
+func (s *Saver) resident(m procfs.Range) ([]procfs.Range, error) {
 	const step = 64 << 10 // pages asked for at once
 	var found []procfs.Range
 	for at := m.Start; at < m.End; {
 		part := procfs.Range{Start: at, End: min(m.End, at+step*procfs.Addr(procfs.PageSize))}
-		p := d.Remote.Program()
+		p := s.Remote.Program()
 		vec := p.Buffer(part.Pages())
 		p.Call(unix.SYS_MINCORE, tracer.Imm(uint64(part.Start)), tracer.Imm(part.Len()), tracer.Imm(uint64(vec)))
 		if err := p.Run(); err != nil {
 			return nil, fmt.Errorf("find pages of %v: %w", part, err)
 		}
 		in := make([]byte, part.Pages())
-		if err := d.Remote.ReadMem(vec, in); err != nil {
+		if err := s.Remote.ReadMem(vec, in); err != nil {
 			return nil, err
 		}
 		for i, b := range in {

@@ -214,6 +214,32 @@ static void future_verify(int cycle)
 	check_eq(pwrite(fd, "x", 1, 0), -1);
 }
 
+/* The same, and only the mappings are left. Its size is not that of any. */
+static void mapped_setup(void)
+{
+	future_setup();
+	check_eq(ftruncate(fd, 21 * page), 0);
+	check_eq(pwrite(fd, "x", 1, 20 * page), -1);	/* sealed: a hole */
+	check_eq(close(fd), 0);
+}
+
+static void mapped_verify(int cycle)
+{
+	char *whole;
+
+	filled(other, 2 * page, cycle);
+	fill(region, 2 * page, cycle + 1);
+	filled(third, 2 * page, cycle + 1);
+	check_eq(mprotect(other, 2 * page, RW), -1);
+	check_eq(errno, EACCES);
+	whole = mremap(region, 0, 22 * page, MREMAP_MAYMOVE);
+	check(whole != MAP_FAILED);
+	check_eq(faults(whole + 21 * page, 0), SIGBUS);
+	check_eq(faults(whole + 20 * page, 0), 0);
+	check_eq(whole[20 * page], 0);
+	check_eq(munmap(whole, 22 * page), 0);
+}
+
 /* Smaller than what is mapped of it: the rest faults. Then it grows. */
 static void short_setup(void)
 {
@@ -334,13 +360,14 @@ static void deleted_setup(void)
 
 SCENARIOS(
 	{ "open", BOTH, open_setup, open_verify, NULL, 0 },
-	{ "closed", BOTH | ROOT, closed_setup, closed_verify, NULL, 0 },
+	{ "closed", BOTH, closed_setup, closed_verify, NULL, 0 },
 	{ "private", BOTH, private_setup, private_verify, NULL, 0 },
 	{ "readonly", BOTH, readonly_setup, readonly_verify, NULL, 0 },
 	{ "sealed", BOTH, sealed_setup, sealed_verify, NULL, 0 },
 	{ "future", BOTH, future_setup, future_verify, NULL, 0 },
+	{ "mapped", BOTH, mapped_setup, mapped_verify, NULL, 0 },
 	{ "short", BOTH, short_setup, short_verify, NULL, 0 },
-	{ "shm", BOTH | ROOT, shm_setup, shm_verify, NULL, 0 },
+	{ "shm", BOTH, shm_setup, shm_verify, NULL, 0 },
 	{ "shm-open", BOTH, shm_open_setup, shm_open_verify, NULL, 0 },
 	{ "deleted", BOTH | ROOT, deleted_setup, shm_verify, NULL, 0 },
 	{ "attributes", BOTH, attributes_setup, attributes_verify, NULL, 0 },
