@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,14 +87,13 @@ type checkpoint struct {
 	waiting *task.Waiting
 	process procfs.PID // the caller's thread group, 0 without a caller
 
-	tracer  *tracer.Tracer
-	caught  *tracer.Tracee // the caller, stopped at the exit of its call
-	frozen  *task.Frozen   // the target; in a self-checkpoint the caller itself
-	view    *resource.View
-	bytes   int64
-	lent    bool // the target has a descriptor of ours
-	slept   time.Duration
-	sleptOK bool
+	tracer *tracer.Tracer
+	caught *tracer.Tracee // the caller, stopped at the exit of its call
+	frozen *task.Frozen   // the target; in a self-checkpoint the caller itself
+	view   *resource.View
+	bytes  int64
+	lent   bool // the target has a descriptor of ours
+	asleep map[procfs.PID]resource.Asleep
 }
 
 // self tells whether the caller saves itself.
@@ -127,15 +125,17 @@ func (c *checkpoint) predump() (err error) {
 		if c.caught, err = task.Catch(c.tracer, c.waiting); err != nil {
 			return err
 		}
-		if c.self() {
-			c.frozen = &task.Frozen{PID: c.req.Target, Tasks: []*tracer.Tracee{c.caught}}
-			return c.survey()
-		}
-		if err := c.permit(); err != nil {
-			return err
+		if !c.self() {
+			if err := c.permit(); err != nil {
+				return err
+			}
 		}
 	}
-	if by := task.TracedBy(c.req.Target); by != 0 {
+	if c.self() && task.Alone(c.req.Target) {
+		c.frozen = &task.Frozen{PID: c.req.Target, Tasks: []*tracer.Tracee{c.caught}, Caller: c.caught}
+		return nil
+	}
+	if by := task.TracedBy(c.req.Target); by != 0 && !c.self() {
 		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", by)}
 	}
 	v, err := c.look(resource.Glance)
@@ -143,34 +143,8 @@ func (c *checkpoint) predump() (err error) {
 		return err
 	}
 	defer v.Close()
-	c.slept, c.sleptOK = sleptFor(v.Proc, v.Stat.Processor)
+	c.asleep = v.Sleepers()
 	return v.Survey().Err()
-}
-
-// sleptFor is how long ago a task was last on a processor, or less: by the
-// clock of the scheduler, which each processor has of its own. So we go to that
-// processor; our own entry there, renewed at each tick, is the time now.
-func sleptFor(p *procfs.Proc, last int32) (time.Duration, bool) {
-	at, ok, err := p.ExecStart()
-	if err != nil || !ok {
-		return 0, false
-	}
-	var before, there unix.CPUSet
-	there.Set(int(last))
-	if unix.SchedGetaffinity(0, &before) != nil || unix.SchedSetaffinity(0, &there) != nil {
-		return 0, false
-	}
-	defer func() { _ = unix.SchedSetaffinity(0, &before) }() // what was allowed is allowed
-	own, err := procfs.OpenThread(procfs.PID(os.Getpid()), procfs.PID(unix.Gettid()))
-	if err != nil {
-		return 0, false
-	}
-	defer own.Close()
-	here, ok, err := own.ExecStart()
-	if err != nil || !ok {
-		return 0, false
-	}
-	return max(here-at, 0), true
 }
 
 // maySuspendFilters tells whether a tracee's seccomp filters will not apply
@@ -217,10 +191,14 @@ func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 }
 
 func (c *checkpoint) freeze() (err error) {
-	if c.self() {
-		return nil // caught as the caller
+	if c.frozen != nil {
+		return nil // the caller is all there is
 	}
-	c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target)
+	var own *tracer.Tracee
+	if c.self() {
+		own = c.caught
+	}
+	c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target, own)
 	return err
 }
 
@@ -251,9 +229,6 @@ func (c *checkpoint) permit() error {
 
 // survey looks again at what can no longer change.
 func (c *checkpoint) survey() (err error) {
-	if c.view != nil {
-		return nil // of ourselves, in predump
-	}
 	if c.caught != nil && !c.self() {
 		if err := c.permit(); err != nil { // the target may have changed its user meanwhile
 			return err
@@ -262,8 +237,10 @@ func (c *checkpoint) survey() (err error) {
 	if c.view, err = c.look(resource.Look); err != nil {
 		return err
 	}
-	if err := c.view.CheckStopped(c.frozen.Leader()); err != nil {
-		return err
+	for _, e := range c.frozen.Tasks {
+		if err := c.view.CheckStopped(e); err != nil {
+			return err
+		}
 	}
 	return c.view.Survey().Err()
 }
@@ -280,11 +257,11 @@ func (c *checkpoint) dump() (err error) {
 	e := c.frozen.Leader()
 	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
 		defer func() {
-			if errors.Is(err, unix.EPIPE) && !c.self() {
+			if errors.Is(err, unix.EPIPE) && e != c.caught {
 				err = errors.Join(err, dropSIGPIPE(c.view, r))
 			}
 		}()
-		state, err := r.State()
+		threads, err := c.threads(r)
 		if err != nil {
 			return err
 		}
@@ -292,12 +269,11 @@ func (c *checkpoint) dump() (err error) {
 		if err != nil {
 			return err
 		}
-		s, err := resource.NewSaver(c.view, w, out, fd, state, r)
+		s, err := resource.NewSaver(c.view, w, out, fd, threads, r)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
-		s.Slept, s.SleptOK = c.slept, c.sleptOK
 		if in := readback(c.req.Out); in != nil {
 			defer func() { _ = in.Close() }() // only read from
 			s.Readback, s.Position = in, func() (int64, error) { return c.req.Out.Seek(0, io.SeekCurrent) }
@@ -330,10 +306,29 @@ func (c *checkpoint) dump() (err error) {
 	return err
 }
 
-func (c *checkpoint) thaw() error {
-	if c.self() {
-		return nil // its result lets it go
+// threads are what is saved of each task: its state as it was stopped.
+func (c *checkpoint) threads(leader *tracer.Remote) ([]*resource.SavedThread, error) {
+	var threads []*resource.SavedThread
+	for _, e := range c.frozen.Tasks {
+		t := &resource.SavedThread{TID: e.TID(), Tracee: e, Status: c.view.StatusOf(e.TID()), Called: e == c.frozen.Caller, Asleep: c.asleep[e.TID()]}
+		if t.Status == nil {
+			return nil, fmt.Errorf("save task %d: %w", e.TID(), tracer.ErrGone)
+		}
+		var err error
+		if e == c.frozen.Leader() {
+			t.State, err = leader.State()
+		} else {
+			t.State, err = e.State()
+		}
+		if err != nil {
+			return nil, err
+		}
+		threads = append(threads, t)
 	}
+	return threads, nil
+}
+
+func (c *checkpoint) thaw() error {
 	frozen := c.frozen
 	c.frozen = nil
 	switch c.req.Then {
@@ -348,7 +343,7 @@ func (c *checkpoint) thaw() error {
 // release lets go whatever is still held, the caller with its result.
 func (c *checkpoint) release(done *Checkpointed, err error) error {
 	var errs []error
-	if c.frozen != nil && !c.self() {
+	if c.frozen != nil {
 		errs = append(errs, c.frozen.Thaw())
 	}
 	if c.caught != nil {

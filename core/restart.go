@@ -170,8 +170,8 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 		err = imageError(err)
 		return nil, errors.Join(err, r.giveUp(err))
 	}
-	done = &Restarted{PID: r.tracee.TID(), Value: r.builder.State.Regs.Result()}
-	if err := r.watch.step("record", func() error { return r.tracee.Detach(0) }); err != nil {
+	done = &Restarted{PID: r.tracee.TID(), Value: r.builder.Threads[0].State.Regs.Result()}
+	if err := r.watch.step("record", func() error { return errors.Join(r.tracee.Detach(0), r.builder.Detach()) }); err != nil {
 		return nil, err
 	}
 	done.Timing = r.watch.steps
@@ -208,7 +208,7 @@ func (r *restart) stage(rem *tracer.Remote) (err error) {
 			return fmt.Errorf("hand the image to %s: %w", r.view.Name(), err)
 		}
 	}
-	if r.builder, err = resource.NewBuilder(r.view, r.reader, r.in, fd, r.source, r.tracee, rem); err != nil {
+	if r.builder, err = resource.NewBuilder(r.view, procfs.PID(r.root.VPID), r.reader, r.in, fd, r.source, r.tracee, rem); err != nil {
 		return err
 	}
 	r.builder.XstateSize = int(r.fpu.XstateSize)
@@ -216,7 +216,10 @@ func (r *restart) stage(rem *tracer.Remote) (err error) {
 	if err := r.builder.Load(); err != nil {
 		return err
 	}
-	return r.readTail()
+	if err := r.readTail(); err != nil {
+		return err
+	}
+	return r.builder.Spawn()
 }
 
 // checkCaller refuses callers that would leave something behind.

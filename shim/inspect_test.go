@@ -39,7 +39,7 @@ func sampleImage(t *testing.T, change func(*image.Machine)) []byte {
 	// What every task must have by rows of ours, without contents.
 	required := func(section image.Section) {
 		for _, spec := range core.Records.Specs() {
-			if spec.Kind.Own() && spec.Occurs == image.OncePerTask && spec.Section == section {
+			if spec.Kind.Own() && (spec.Occurs == image.OncePerTask || spec.Occurs == image.OncePerThread) && spec.Section == section {
 				put(0, reflect.New(spec.Type).Interface())
 			}
 		}

@@ -58,7 +58,7 @@ func program(t *testing.T, l libc, dir, name string) string {
 		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 			return err
 		}
-		args := append(l.cc[1:len(l.cc):len(l.cc)], "-O1", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror",
+		args := append(l.cc[1:len(l.cc):len(l.cc)], "-O1", "-g", "-std=gnu11", "-pthread", "-Wall", "-Wextra", "-Werror",
 			"-o", out, filepath.Join(dir, name+".c"))
 		return command(".", l.cc[0], args...)
 	}))

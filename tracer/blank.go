@@ -198,6 +198,12 @@ type cloneArgs struct {
 	setTIDSize uint64
 }
 
+const cloneArgsSize = 80
+
+func (a *cloneArgs) encode() []byte {
+	return words(a.flags, a.pidfd, a.childTID, a.parentTID, a.exitSignal, a.stack, a.stackSize, a.tls, a.setTID, a.setTIDSize)
+}
+
 // Clone makes a sibling of this stopped, single-threaded process: a copy, a
 // child of its parent, stopped in the same place and traced with the same
 // options. Its process number in the innermost namespace is tid, or any if
@@ -236,9 +242,7 @@ func (e *Tracee) clone(tid TID) (child *Tracee, err error) {
 		if tid != 0 {
 			args.setTID, args.setTIDSize = uint64(p.Bytes(words(uint64(tid)))), 1
 		}
-		at := p.Bytes(words(args.flags, args.pidfd, args.childTID, args.parentTID, args.exitSignal,
-			args.stack, args.stackSize, args.tls, args.setTID, args.setTIDSize))
-		p.Call(unix.SYS_CLONE3, Ptr(at), Imm(80))
+		p.Call(unix.SYS_CLONE3, Ptr(p.Bytes(args.encode())), Imm(cloneArgsSize))
 		if err := p.Run(); err != nil {
 			return err
 		}

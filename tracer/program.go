@@ -142,6 +142,7 @@ type Program struct {
 	err   error
 	ran   bool
 	inner bool
+	area  *arena // where its data lies, nil for the loan's own
 }
 
 // Program begins a program. Run it, once; until then programs begun in
@@ -186,6 +187,13 @@ func (p *Program) Len() int { return len(p.rows) }
 // Buffer reserves n bytes of undefined content, aligned to 16. After Run read
 // them with Remote.ReadMem. If memory for them cannot be had, Run says so.
 func (p *Program) Buffer(n uint64) Addr {
+	if p.area != nil {
+		addr, ok := p.area.take(n)
+		if !ok {
+			p.err = errors.Join(p.err, fmt.Errorf("data of %d bytes: %w", n, ErrFull))
+		}
+		return addr
+	}
 	addr, err := p.r.alloc(n)
 	if err != nil {
 		p.err = errors.Join(p.err, err)
@@ -219,8 +227,8 @@ func (p *Program) String(s string) Addr { return p.Bytes(append([]byte(s), 0)) }
 // pieces; the task stops in between.
 func (p *Program) Run() error {
 	r := p.r
-	if p.ran {
-		panic("tracer: Program run twice")
+	if p.ran || p.area != nil {
+		panic("tracer: Program run twice, or by another thread than its own")
 	}
 	p.ran = true
 	if !p.inner {

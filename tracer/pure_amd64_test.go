@@ -51,9 +51,10 @@ func TestListings(t *testing.T) {
 		listing listing
 		prefix  string
 	}{
-		"stub":  {stubListing, ".set hdr, base+0x1000\nbase:\n"},
-		"boot":  {bootListing, fmt.Sprintf(".set data, base+%d\nbase:\n", bootData)},
-		"blank": {blankListing, ""},
+		"stub":    {stubListing, ".set hdr, base+0x1000\nbase:\n"},
+		"boot":    {bootListing, fmt.Sprintf(".set data, base+%d\nbase:\n", bootData)},
+		"blank":   {blankListing, ""},
+		"sibling": {siblingListing, ""},
 	} {
 		var source strings.Builder
 		source.WriteString(l.prefix)

@@ -15,3 +15,15 @@ func (r *Remote) State() (State, error) {
 	s.Xstate, err = r.e.Xstate() // programs leave it alone
 	return s, err
 }
+
+// State is what a stopped task that is not borrowed will go on with.
+func (e *Tracee) State() (s State, err error) {
+	if s.Regs, err = e.Regs(); err != nil {
+		return State{}, err
+	}
+	if s.Sigmask, err = e.Sigmask(); err != nil {
+		return State{}, err
+	}
+	s.Xstate, err = e.Xstate()
+	return s, err
+}

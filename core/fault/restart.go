@@ -21,6 +21,7 @@ const (
 	PIDTaken          Code = 2201
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
+	ThreadLimit       Code = 2204
 	Identity          Code = 2301
 	IdentityUnmapped  Code = 2302
 	LimitNotPermitted Code = 2303
@@ -97,6 +98,9 @@ var restarts = []Entry{
 	{TimerState, 0, "cannot make {a timer} of the image",
 		"The kernel refuses the caller this timer: RLIMIT_SIGPENDING bounds how many there are, alarm clocks take CAP_WAKE_ALARM, and timers get their numbers again since Linux 6.15.",
 		"See the cause at the end of the line."},
+	{ThreadLimit, unix.EAGAIN, "cannot make the threads of the image in {the caller}",
+		"RLIMIT_NPROC, the pids controller of the control group, or the kernel's own limit bounds how many threads there are.",
+		"Raise the limit; see ulimit -u and pids.max."},
 	{CallerThreads, unix.EBUSY, "cannot restart in {the caller}: it has more than one thread",
 		"The caller's memory is replaced, and its other threads would run on in memory that is not theirs.",
 		"Call restart before starting threads, or use the crshim restart command."},

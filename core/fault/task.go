@@ -13,12 +13,12 @@ const (
 	Zombie            Code = 1007
 	OwnSeccompFilter  Code = 1008
 	NestedNamespace   Code = 1009
-	Threads           Code = 1010
 	Children          Code = 1011
 	Vanished          Code = 1012
 	ShadowStack       Code = 1013
 	ProcUnreadable    Code = 1014
 	TracesOthers      Code = 1015
+	LeaderEnded       Code = 1016
 	OtherNamespaces   Code = 1020
 	TreeChanging      Code = 1021
 	TooManyTasks      Code = 1022
@@ -52,9 +52,6 @@ var tasks = []Entry{
 	{NestedNamespace, unix.EINVAL, "cannot save {the process}: it belongs to a nested pid namespace and is not its first process",
 		"A container is saved whole, from its first process; a part of one has links to the rest that would be lost.",
 		"Name the first process of that container."},
-	{Threads, unix.EOPNOTSUPP, "cannot save {the process}: it has more than one thread",
-		"Saving several threads of one process is not supported yet.",
-		"Save it before it starts threads, or make its runtime use one."},
 	{Children, unix.EOPNOTSUPP, "cannot save {the process}: it has children",
 		"Saving a tree of processes is not supported yet.",
 		"Save it while it has no children, or let a child checkpoint itself."},
@@ -70,6 +67,9 @@ var tasks = []Entry{
 	{TracesOthers, unix.EOPNOTSUPP, "cannot save {the process}: it traces another process",
 		"The link between a debugger and what it debugs is held in the kernel and cannot be rebuilt.",
 		"End the debugging session first."},
+	{LeaderEnded, unix.EOPNOTSUPP, "cannot save {the process}: its first thread has ended",
+		"The other threads run on under the number of a thread that is no more (pthread_exit in main), and no new process can be brought into that state.",
+		"Have the main thread wait for the others instead of ending."},
 	{OtherNamespaces, unix.EPERM, "cannot save {the process}: it lives in other namespaces than the rest of the tree",
 		"The processes of one image must share their namespaces, as the 2009 code demanded.",
 		"Save the container on its own, from its first process."},

@@ -186,7 +186,7 @@ Everything is little endian. A record is a header of 8 bytes, a payload, and for
     SUM
     TAIL
 
-Sections follow each other as head, tree, then for each task task, mm, files, thread and cpu, then
+Sections follow each other as head, tree, then for each task task, mm, files, and for each of its threads thread and cpu, then
 tail. A section begins with the record that opens it; records of our own stand in the section that their
 row names, and those marked "anywhere" in any. A reader refuses a record that is out of place, is there
 too often or is missing. What follows TAIL is not part of the image.

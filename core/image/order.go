@@ -4,7 +4,7 @@ import "fmt"
 
 // Section is the part of an image in which a record stands. Sections follow
 // each other in the order of their constants; those from InTask to InCPU
-// repeat for each task.
+// repeat for each task, and the last two of these for each of its threads.
 type Section uint8
 
 const (
@@ -14,8 +14,8 @@ const (
 	InTask                   // per task: the task itself
 	InMM                     // per task: memory
 	InFiles                  // per task: descriptors
-	InThread                 // per task: thread
-	InCPU                    // per task: registers
+	InThread                 // per thread: what the kernel keeps for it
+	InCPU                    // per thread: registers
 	InTail                   // the end
 	nSections = iota
 )
@@ -34,15 +34,17 @@ func (s Section) String() string {
 type Occurs uint8
 
 const (
-	Many               Occurs = iota // any number of times
-	OncePerImage                     // exactly once
-	OncePerTask                      // exactly once for each task
-	AtMostOncePerImage               // once or not at all
-	AtMostOncePerTask                // for each task once or not at all
-	nOccurs            = iota
+	Many                Occurs = iota // any number of times
+	OncePerImage                      // exactly once
+	OncePerTask                       // exactly once for each task
+	AtMostOncePerImage                // once or not at all
+	AtMostOncePerTask                 // for each task once or not at all
+	OncePerThread                     // exactly once for each thread
+	AtMostOncePerThread               // for each thread once or not at all
+	nOccurs             = iota
 )
 
-var occursNames = [nOccurs]string{"any", "1 per image", "1 per task", "0-1 per image", "0-1 per task"}
+var occursNames = [nOccurs]string{"any", "1 per image", "1 per task", "0-1 per image", "0-1 per task", "1 per thread", "0-1 per thread"}
 
 // String returns the wording of the documentation.
 func (o Occurs) String() string {
@@ -54,21 +56,22 @@ func (o Occurs) String() string {
 
 // order checks that records come in the order that the rows declare:
 //
-//	head < tree < (task < mm < files < thread < cpu)* < tail
+//	head < tree < (task < mm < files < (thread < cpu)+)* < tail
 //
 // A section begins with the row that opens it, if it has one. Writer and
 // Reader share it, so that we cannot write what we would not read.
 type order struct {
-	table *Table
-	at    Section
-	image map[Kind]int // records met so far
-	task  map[Kind]int // records met in the present task
-	tasks int64        // TASK records met
-	want  int64        // tasks that TREE announced
+	table  *Table
+	at     Section
+	image  map[Kind]int // records met so far
+	task   map[Kind]int // records met in the present task
+	thread map[Kind]int // records met in the present thread
+	tasks  int64        // TASK records met
+	want   int64        // tasks that TREE announced
 }
 
 func newOrder(t *Table) *order {
-	return &order{table: t, image: map[Kind]int{}, task: map[Kind]int{}}
+	return &order{table: t, image: map[Kind]int{}, task: map[Kind]int{}, thread: map[Kind]int{}}
 }
 
 // next accepts a record of row s with value rec, or says why it is out of
@@ -85,6 +88,7 @@ func (o *order) next(s *Spec, parent uint32, rec any) error {
 	}
 	o.image[s.Kind]++
 	o.task[s.Kind]++
+	o.thread[s.Kind]++
 	switch s.Occurs {
 	case OncePerImage, AtMostOncePerImage:
 		if o.image[s.Kind] > 1 {
@@ -93,6 +97,10 @@ func (o *order) next(s *Spec, parent uint32, rec any) error {
 	case OncePerTask, AtMostOncePerTask:
 		if o.task[s.Kind] > 1 {
 			return fmt.Errorf("the second %s of the task", s.Name)
+		}
+	case OncePerThread, AtMostOncePerThread:
+		if o.thread[s.Kind] > 1 {
+			return fmt.Errorf("the second %s of the thread", s.Name)
 		}
 	}
 	if tree, ok := rec.(*Tree); ok {
@@ -120,6 +128,12 @@ func (o *order) enter(s *Spec) error {
 		err := o.endTask()
 		o.at = InTask
 		clear(o.task)
+		clear(o.thread)
+		return err
+	case s.Section == InThread && s.Opens && o.at == InCPU:
+		err := o.lacks(OncePerThread, o.thread)
+		o.at = InThread
+		clear(o.thread)
 		return err
 	case s.Section < o.at:
 		return fmt.Errorf("belongs into section %v, and section %v has begun", s.Section, o.at)
@@ -152,7 +166,10 @@ func (o *order) endTask() error {
 	if o.at < InTask {
 		return nil
 	}
-	return o.lacks(OncePerTask, o.task)
+	if err := o.lacks(OncePerTask, o.task); err != nil {
+		return err
+	}
+	return o.lacks(OncePerThread, o.thread)
 }
 
 // end checks that the image lacks nothing but its tail.
@@ -161,7 +178,7 @@ func (o *order) end() error {
 		return fmt.Errorf("TREE announces %d tasks, and %d are there", o.want, o.tasks)
 	}
 	if o.tasks > 0 {
-		if err := o.lacks(OncePerTask, o.task); err != nil {
+		if err := o.endTask(); err != nil {
 			return err
 		}
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
-// Builder is one task on its way out of an image: the caller of restart, that
-// is about to become the task that was saved.
+// Builder is one process on its way out of an image: the caller of restart,
+// that is about to become the process that was saved.
 type Builder struct {
 	R       *image.Reader
 	Caller  *View // the caller as it was before the stage
@@ -24,15 +24,12 @@ type Builder struct {
 	Remote  *tracer.Remote
 	Layout  *Layout
 	Objects *object.Loaded
-	State   tracer.State // what the task continues with
+	Threads []*LoadedThread // the leader first
 	Policy  Policy
 	Warn    func(format string, args ...any)
 	VPID    procfs.PID // the caller's pid in its own namespace
 	// XstateSize is how many bytes of extended state the image has for a task.
 	XstateSize int
-	// Interrupted is set by the cpu part: the call that the task was in, to
-	// be begun again for what was left of it.
-	Interrupted *SleepingCall
 
 	memory   *tracer.Memory
 	in       *os.File    // the image, as we hold it
@@ -42,7 +39,8 @@ type Builder struct {
 	fds      *descriptors
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
-	parts    []Restoring
+	parts    []Restoring      // nil where Parts has none for the process
+	spawned  *tracer.Siblings // the threads behind the first, nil without any
 
 	stage   *tracer.Program
 	expects []expectation
@@ -60,9 +58,9 @@ type expectation struct {
 // make its cost vanish, and few enough that hashing keeps pace beside it.
 const fillLimit = 32 << 20
 
-// NewBuilder prepares to rebuild a task in place of the stopped caller. The
-// builder must be closed.
-func NewBuilder(v *View, r *image.Reader, in *os.File, taskIn tracer.FD, source image.Source, e *tracer.Tracee, rem *tracer.Remote) (*Builder, error) {
+// NewBuilder prepares to rebuild a process, whose number was saved, in place of
+// the stopped caller. The builder must be closed.
+func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn tracer.FD, source image.Source, e *tracer.Tracee, rem *tracer.Remote) (*Builder, error) {
 	memory, err := e.Memory()
 	if err != nil {
 		return nil, err
@@ -78,8 +76,15 @@ func NewBuilder(v *View, r *image.Reader, in *os.File, taskIn tracer.FD, source 
 	}
 	b.VPID = v.VPID()
 	for _, p := range Parts {
-		b.parts = append(b.parts, p.Restore())
+		var part Restoring
+		if p.Restore != nil {
+			part = p.Restore()
+		}
+		b.parts = append(b.parts, part)
 	}
+	leader := newLoadedThread()
+	leader.TID, leader.Saved = b.VPID, saved
+	b.Threads = append(b.Threads, leader)
 	b.Layout.Occupy(rem.Scratch())
 	return b, b.undoStage()
 }
@@ -106,32 +111,64 @@ func (b *Builder) undoStage() error {
 	return nil
 }
 
-// Load reads the task's records and stages all of it.
+// leads tells whether a thread is the first of its process.
+func (b *Builder) leads(t *LoadedThread) bool { return t == b.Threads[0] }
+
+// Load reads the records of the process and stages all of it but its threads.
 func (b *Builder) Load() error {
 	for i, part := range b.parts {
-		if err := part.Load(b); err != nil {
-			return fmt.Errorf("load %s: %w", Parts[i].Name, err)
+		if part != nil {
+			if err := part.Load(b); err != nil {
+				return fmt.Errorf("load %s: %w", Parts[i].Name, err)
+			}
 		}
+		if err := b.loadThread(b.Threads[0], i); err != nil {
+			return err
+		}
+	}
+	if err := b.loadSiblings(); err != nil {
+		return err
 	}
 	return b.Flush()
 }
 
-// Commit puts the staged task into the caller's place with one program. From
-// its first call on there is no way back; it completes even if we die.
+// Commit puts the staged process into the caller's place with one program, and
+// one of each further thread. From the first call on there is no way back; it
+// completes even if we die.
 func (b *Builder) Commit() error {
 	p := b.Remote.Program()
 	if err := b.letGo(p); err != nil {
 		return err
 	}
+	leader := b.Threads[0]
 	for i, part := range b.parts {
-		if err := part.Commit(b, p); err != nil {
-			return fmt.Errorf("prepare commit of %s: %w", Parts[i].Name, err)
+		if part != nil {
+			if err := part.Commit(b, p); err != nil {
+				return fmt.Errorf("prepare commit of %s: %w", Parts[i].Name, err)
+			}
+		}
+		if leader.parts[i] != nil {
+			if err := leader.parts[i].Commit(b, leader, p); err != nil {
+				return fmt.Errorf("prepare commit of %s: %w", Parts[i].Name, err)
+			}
 		}
 	}
-	if err := b.Remote.Become(b.State); err != nil {
+	if err := b.prepareSiblings(p); err != nil {
+		return err
+	}
+	if err := b.Remote.Become(leader.State); err != nil {
 		return fmt.Errorf("prepare commit: %w", err)
 	}
+	if b.spawned != nil {
+		if err := b.spawned.Prepare(b.siblingStates()); err != nil {
+			return err
+		}
+		b.spawned.Release(p)
+	}
 	if err := p.Run(); err != nil {
+		return &fault.Error{Code: fault.CommitFailed, Object: b.Caller.Name(), Err: err}
+	}
+	if err := b.settleSiblings(); err != nil {
 		return &fault.Error{Code: fault.CommitFailed, Object: b.Caller.Name(), Err: err}
 	}
 	for _, part := range b.parts {
@@ -139,10 +176,10 @@ func (b *Builder) Commit() error {
 			c.Committed(b)
 		}
 	}
-	if err := b.resumeSleep(); err != nil {
+	if err := b.resumeSleep(leader, b.Remote.Interrupted); err != nil {
 		return &fault.Error{Code: fault.CommitFailed, Object: b.Caller.Name(), Err: err}
 	}
-	return b.Remote.Become(b.State)
+	return b.Remote.Become(leader.State)
 }
 
 // Stage returns the program that gathers staging calls until Flush.

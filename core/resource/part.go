@@ -20,14 +20,20 @@ func (s Support) String() string {
 	return [...]string{"full", "partial", "refused"}[s]
 }
 
-// Part is a kind of state that every task has exactly once.
+// Part is a kind of state that every process, or every thread, has exactly once.
 type Part struct {
 	Name    string
 	Support Support
 	Note    string       // what is kept, and the limits; one sentence or two
 	Records []image.Spec // the rows it adds to the image format
+
+	// Of the process; nil if there is nothing.
 	Save    func() Saving
 	Restore func() Restoring
+
+	// Of each of its threads; nil if there is nothing.
+	SaveThread    func() ThreadSaving
+	RestoreThread func() ThreadRestoring
 }
 
 // Saving is a part on its way into an image.
@@ -49,8 +55,9 @@ type Restoring interface {
 }
 
 // Parts is the table of parts, in the order of the image: that of the 2009
-// code, with our own kinds in between.
-var Parts = []*Part{&identity, &filesystem, &memory, &files, &thread, &signals, &timers, &posixTimers, &cpu}
+// code, with our own kinds in between. The other threads of a process follow
+// behind it, each with those parts that threads have.
+var Parts = []*Part{&identity, &filesystem, &memory, &files, &thread, &sibling, &handlers, &signals, &timers, &posixTimers, &cpu}
 
 // Records returns the rows that all resources add to the image format.
 func Records() []image.Spec {

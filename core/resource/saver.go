@@ -1,11 +1,12 @@
 package resource
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"time"
+	"slices"
 
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/object"
@@ -13,30 +14,26 @@ import (
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
-// Saver is one task on its way into an image.
+// Saver is one process on its way into an image.
 type Saver struct {
 	*View
 	W       *image.Writer
 	Tracee  *tracer.Tracee
 	Remote  *tracer.Remote
 	Objects *object.Saved
-	State   tracer.State // as it was stopped, before anything was run in it
-	// Slept is how long the task has been off the processor before it was
-	// frozen; false if the kernel does not tell.
-	Slept   time.Duration
-	SleptOK bool
+	Threads []*SavedThread // the leader first
 
 	memory  *tracer.Memory
-	rseq    procfs.Range // pages of the task's rseq area
-	out     io.Writer    // the image, as we hold it
-	taskOut tracer.FD    // the image, as the task holds it; -1 if it must not write itself
+	rseq    []procfs.Range // pages of the threads' rseq areas, ascending
+	out     io.Writer      // the image, as we hold it
+	taskOut tracer.FD      // the image, as the task holds it; -1 if it must not write itself
 	// Readback, if set, is a regular file that the image goes to, open for
 	// reading, and Position the offset at which it is written: what the task
 	// has just written is hashed from there, which is faster than from the task.
 	Readback *os.File
 	Position func() (int64, error)
-	parts    []Saving
-	answers  []*answer
+	parts    []Saving // nil where Parts has none for the process
+	answers  answers
 	netns    uint64 // cookie of its network namespace, once it was asked for
 }
 
@@ -44,25 +41,32 @@ type Saver struct {
 // making the task write costs more than it saves.
 const copyPages = 64
 
-// NewSaver prepares to save a frozen task. taskOut is the image's descriptor
-// in the task itself, which then writes its memory without a copy; -1 has
+// NewSaver prepares to save a frozen process, all of whose threads are given,
+// the leader first; r has borrowed that one. taskOut is the image's descriptor
+// in the process itself, which then writes its memory without a copy; -1 has
 // every byte copied through us. The saver must be closed.
-func NewSaver(v *View, w *image.Writer, out io.Writer, taskOut tracer.FD, state tracer.State, r *tracer.Remote) (*Saver, error) {
+func NewSaver(v *View, w *image.Writer, out io.Writer, taskOut tracer.FD, threads []*SavedThread, r *tracer.Remote) (*Saver, error) {
 	memory, err := r.Tracee().Memory()
 	if err != nil {
 		return nil, err
 	}
-	s := &Saver{View: v, W: w, State: state, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, out: out, taskOut: taskOut}
+	s := &Saver{View: v, W: w, Threads: threads, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, out: out, taskOut: taskOut}
 	for _, p := range Parts {
-		s.parts = append(s.parts, p.Save())
+		var part Saving
+		if p.Save != nil {
+			part = p.Save()
+		}
+		s.parts = append(s.parts, part)
+		for _, t := range threads {
+			var part ThreadSaving
+			if p.SaveThread != nil {
+				part = p.SaveThread()
+			}
+			t.parts = append(t.parts, part)
+		}
 	}
-	area, err := s.Tracee.Rseq()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("find rseq area of %s: %w", v.Name(), err), memory.Close())
-	}
-	if area.Pointer != 0 {
-		end, _ := (area.Pointer + tracer.Addr(area.Size)).PageUp()
-		s.rseq = procfs.Range{Start: area.Pointer.PageDown(), End: end}
+	if err := s.findRseq(); err != nil {
+		return nil, errors.Join(err, memory.Close())
 	}
 	return s, nil
 }
@@ -73,19 +77,27 @@ func (s *Saver) Close() error {
 	return s.memory.Close()
 }
 
-// Ask runs one program in the task with all that the parts want to know.
+// Ask runs one program in each thread with all that the parts want to know; in
+// the leader also what they want to know of the process.
 func (s *Saver) Ask() error {
-	p := s.Remote.Program()
-	for _, part := range s.parts {
-		part.Ask(s, p)
-	}
-	if err := p.Run(); err != nil {
-		return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
-	}
-	for _, a := range s.answers { // the next program takes the place of this one
-		if err := s.Remote.ReadMem(a.at, a.data); err != nil {
-			return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
+	p, leader := s.Remote.Program(), s.Threads[0]
+	for i, part := range s.parts {
+		if part != nil {
+			part.Ask(s, p)
 		}
+		if leader.parts[i] != nil {
+			leader.parts[i].Ask(s, leader, p)
+		}
+	}
+	err := p.Run()
+	if err == nil { // the next program takes the place of this one
+		err = append(s.answers, leader.answers...).read(s.Remote)
+	}
+	if err == nil {
+		err = s.askSiblings()
+	}
+	if err != nil {
+		return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
 	}
 	for _, part := range s.parts { // what an answer forbids is refused before the first byte
 		if a, ok := part.(interface{ Answered(*Saver) error }); ok {
@@ -97,25 +109,26 @@ func (s *Saver) Ask() error {
 	return nil
 }
 
-// answer is where a call of Ask leaves what it tells, and what that is once
-// the program has run.
-type answer struct {
-	at   tracer.Addr
-	data []byte
-}
-
 // answer reserves n bytes for what a call tells.
-func (s *Saver) answer(p *tracer.Program, n int) *answer {
-	a := &answer{at: p.Buffer(uint64(n)), data: make([]byte, n)}
-	s.answers = append(s.answers, a)
-	return a
-}
+func (s *Saver) answer(p *tracer.Program, n int) *answer { return s.answers.reserve(p, n) }
 
-// Dump writes the task's records.
+// Dump writes the records of the process.
 func (s *Saver) Dump() error {
 	for i, part := range s.parts {
-		if err := part.Dump(s); err != nil {
-			return fmt.Errorf("save %s of %s: %w", Parts[i].Name, s.Name(), err)
+		if part != nil {
+			if err := part.Dump(s); err != nil {
+				return fmt.Errorf("save %s of %s: %w", Parts[i].Name, s.Name(), err)
+			}
+		}
+		if err := s.dumpThread(s.Threads[0], i); err != nil {
+			return err
+		}
+	}
+	for _, t := range s.siblings() {
+		for i := range Parts {
+			if err := s.dumpThread(t, i); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -138,24 +151,45 @@ func (s *Saver) pages(ranges []procfs.Range, own bool) error {
 	return s.chunks(volatile, copyPages)
 }
 
-// apart takes out the pages that the kernel writes to while the task works for
-// us: those of its rseq area, which say what processor it is on. What is
-// written of them must be what is hashed.
+// findRseq finds the pages that the kernel writes to while the threads work for
+// us: those of their rseq areas, which say what processor each is on.
+func (s *Saver) findRseq() error {
+	for _, t := range s.Threads {
+		area, err := t.Tracee.Rseq()
+		if err != nil {
+			return fmt.Errorf("find rseq area of %s: %w", t.name(s.View), err)
+		}
+		if area.Pointer != 0 {
+			end, _ := (area.Pointer + tracer.Addr(area.Size)).PageUp()
+			s.rseq = append(s.rseq, procfs.Range{Start: area.Pointer.PageDown(), End: end})
+		}
+	}
+	slices.SortFunc(s.rseq, func(a, b procfs.Range) int { return cmp.Compare(a.Start, b.Start) })
+	s.rseq = slices.Compact(s.rseq)
+	return nil
+}
+
+// apart takes out those pages: what is written of them must be what is hashed.
 func (s *Saver) apart(ranges []procfs.Range) (steady, volatile []procfs.Range) {
-	if s.rseq.Empty() {
+	if len(s.rseq) == 0 {
 		return ranges, nil
 	}
 	for _, r := range ranges {
-		hit, ok := r.Intersect(s.rseq)
-		if !ok {
-			steady = append(steady, r)
-			continue
-		}
-		volatile = append(volatile, hit)
-		for _, rest := range []procfs.Range{{Start: r.Start, End: hit.Start}, {Start: hit.End, End: r.End}} {
-			if !rest.Empty() {
-				steady = append(steady, rest)
+		// The first area that ends behind the beginning of r.
+		i, _ := slices.BinarySearchFunc(s.rseq, r.Start+1, func(area procfs.Range, a procfs.Addr) int { return cmp.Compare(area.End, a) })
+		for ; i < len(s.rseq) && s.rseq[i].Start < r.End; i++ {
+			hit, ok := r.Intersect(s.rseq[i])
+			if !ok {
+				continue // two areas may lie in one page
 			}
+			volatile = append(volatile, hit)
+			if before := (procfs.Range{Start: r.Start, End: hit.Start}); !before.Empty() {
+				steady = append(steady, before)
+			}
+			r.Start = hit.End
+		}
+		if !r.Empty() {
+			steady = append(steady, r)
 		}
 	}
 	return steady, volatile

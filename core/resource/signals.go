@@ -9,40 +9,33 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
-// signals is what the process does about signals, and which ones wait.
+// signals is which signals a thread blocks, where it handles them, and which
+// ones wait.
 var signals = Part{
 	Name:    "signals",
 	Support: Full,
-	Note:    "Handlers with flags and masks, the blocked set, the alternate stack, and pending signals with all their information.",
+	Note:    "Of each thread the blocked set and the alternate stack; pending signals of threads and of the process with all their information.",
 	Records: []image.Spec{
-		image.Row[actionsRecord](actionsKind, "SIGACTION", image.InThread, "what is done about signals 1 to 64: handler, flags, restorer, mask of each", image.Times(image.OncePerTask)),
-		image.Row[maskRecord](maskKind, "SIGMASK", image.InThread, "blocked signals and the alternate signal stack", image.Times(image.OncePerTask)),
+		image.Row[maskRecord](maskKind, "SIGMASK", image.InThread, "blocked signals and the alternate signal stack", image.Times(image.OncePerThread)),
 		image.Row[pendingRecord](pendingKind, "SIGPENDING", image.InThread, "a signal that waits to be delivered"),
 	},
-	Save:    func() Saving { return new(signalsSave) },
-	Restore: func() Restoring { return new(signalsRestore) },
+	SaveThread:    func() ThreadSaving { return new(signalsSave) },
+	RestoreThread: func() ThreadRestoring { return new(signalsRestore) },
 }
 
 // Our kinds for signals.
 const (
-	actionsKind image.Kind = 6501
 	maskKind    image.Kind = 6502
 	pendingKind image.Kind = 6503
 )
 
 const (
-	nSignals      = 64 // _NSIG of x86
-	sigactionSize = 32 // struct kernel_sigaction: handler, flags, restorer, mask
-	siginfoSize   = 128
-	stackSize     = 24 // stack_t
+	siginfoSize = 128
+	stackSize   = 24 // stack_t
 )
-
-// actionsRecord holds four words for each signal, as rt_sigaction(2) gives them.
-type actionsRecord struct {
-	Words [4 * nSignals]uint64 `fmt:"hex"`
-}
 
 type maskRecord struct {
 	Blocked  uint64 `fmt:"hex" doc:"bit n-1 is signal n"`
@@ -59,73 +52,57 @@ type pendingRecord struct {
 	Info   [siginfoSize]byte `fmt:"size"`
 }
 
-// changeable tells whether a signal has an action of its own.
-func changeable(sig int) bool { return sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) }
+type signalsSave struct{ stack *answer }
 
-type signalsSave struct {
-	nothingToRefuse
-	actions, stack *answer
-}
+func (*signalsSave) Survey(*View, *procfs.Status) fault.List { return nil }
 
-func (g *signalsSave) Ask(s *Saver, p *tracer.Program) {
-	g.actions = s.answer(p, nSignals*sigactionSize)
-	for sig := 1; sig <= nSignals; sig++ {
-		if changeable(sig) {
-			at := g.actions.at + tracer.Addr((sig-1)*sigactionSize)
-			p.RtSigaction(unix.Signal(sig), 0, at)
-		}
-	}
-	g.stack = s.answer(p, stackSize)
+func (g *signalsSave) Ask(_ *Saver, t *SavedThread, p *tracer.Program) {
+	g.stack = t.answer(p, stackSize)
 	p.Sigaltstack(0, g.stack.at)
 }
 
-func (g *signalsSave) Dump(s *Saver) error {
-	var actions actionsRecord
-	for i := range actions.Words {
-		actions.Words[i] = binary.LittleEndian.Uint64(g.actions.data[8*i:])
-	}
-	if err := s.W.Put(s.vpid(), &actions); err != nil {
-		return err
-	}
+func (g *signalsSave) Dump(s *Saver, t *SavedThread) error {
 	stack := g.stack.data
 	mask := maskRecord{
-		Blocked:  s.State.Sigmask,
+		Blocked:  t.State.Sigmask,
 		AltStack: binary.LittleEndian.Uint64(stack),
 		AltFlags: binary.LittleEndian.Uint32(stack[8:]),
 		AltSize:  binary.LittleEndian.Uint64(stack[16:]),
 	}
-	if err := s.W.Put(s.vpid(), &mask); err != nil {
+	if err := s.W.Put(t.owner(), &mask); err != nil {
 		return err
 	}
-	for _, queue := range []struct {
-		shared bool
-		flag   uint32
-	}{{true, 1}, {false, 0}} {
-		infos, err := s.Tracee.PeekSiginfo(queue.shared)
-		if err != nil {
-			return fmt.Errorf("read pending signals: %w", err)
+	if t.leader() {
+		if err := dumpPending(s, t, true, 1); err != nil {
+			return err
 		}
-		for _, info := range infos {
-			rec := pendingRecord{Shared: queue.flag}
-			copy(rec.Info[:], info[:])
-			if err := s.W.Put(s.vpid(), &rec); err != nil {
-				return err
-			}
+	}
+	return dumpPending(s, t, false, 0)
+}
+
+// dumpPending writes the signals that wait: those of the process, or of the
+// thread alone.
+func dumpPending(s *Saver, t *SavedThread, shared bool, flag uint32) error {
+	infos, err := t.Tracee.PeekSiginfo(shared)
+	if err != nil {
+		return fmt.Errorf("read pending signals: %w", err)
+	}
+	for _, info := range infos {
+		rec := pendingRecord{Shared: flag}
+		copy(rec.Info[:], info[:])
+		if err := s.W.Put(t.owner(), &rec); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 type signalsRestore struct {
-	actions *actionsRecord
 	mask    *maskRecord
 	pending []*pendingRecord
 }
 
-func (r *signalsRestore) Load(b *Builder) (err error) {
-	if r.actions, _, err = image.Expect[actionsRecord](b.R); err != nil {
-		return err
-	}
+func (r *signalsRestore) Load(b *Builder, t *LoadedThread) (err error) {
 	if r.mask, _, err = image.Expect[maskRecord](b.R); err != nil {
 		return err
 	}
@@ -136,9 +113,11 @@ func (r *signalsRestore) Load(b *Builder) (err error) {
 			return badImage(fault.ImageValue, "alternate signal stack", "%#x, %d bytes", r.mask.AltStack, r.mask.AltSize)
 		}
 	}
-	b.State.Sigmask = r.mask.Blocked
-	if err := refuseOnAltStack(b); err != nil {
-		return err
+	t.State.Sigmask = r.mask.Blocked
+	if b.leads(t) {
+		if err := refuseOnAltStack(b); err != nil {
+			return err
+		}
 	}
 	for {
 		kind, err := b.R.Peek()
@@ -161,18 +140,7 @@ func (r *signalsRestore) Load(b *Builder) (err error) {
 
 func (p *pendingRecord) signal() int { return int(int32(binary.LittleEndian.Uint32(p.Info[:]))) }
 
-func (r *signalsRestore) Commit(b *Builder, p *tracer.Program) error {
-	raw := make([]byte, 0, nSignals*sigactionSize)
-	for _, w := range r.actions.Words {
-		raw = binary.LittleEndian.AppendUint64(raw, w)
-	}
-	at := p.Bytes(raw)
-	for sig := 1; sig <= nSignals; sig++ {
-		if changeable(sig) {
-			action := at + tracer.Addr((sig-1)*sigactionSize)
-			p.RtSigaction(unix.Signal(sig), action, 0)
-		}
-	}
+func (r *signalsRestore) Commit(_ *Builder, _ *LoadedThread, p *tracer.Program) error {
 	const settable, disable = 1<<31 | 2, 2 // SS_AUTODISARM, SS_DISABLE
 	stack := binary.LittleEndian.AppendUint64(nil, r.mask.AltStack)
 	stack = binary.LittleEndian.AppendUint64(stack, uint64(r.mask.AltFlags&settable))
@@ -183,8 +151,13 @@ func (r *signalsRestore) Commit(b *Builder, p *tracer.Program) error {
 		stack = binary.LittleEndian.AppendUint64(stack, 0)
 	}
 	p.Sigaltstack(p.Bytes(stack), 0)
-	// A process may send itself what it likes (kernel/signal.c,
-	// do_rt_sigqueueinfo). They stay pending: everything is blocked until the end.
+	return nil
+}
+
+// Lead queues the pending signals. A process may send itself what it likes, if
+// it is the leader that does so (kernel/signal.c, do_rt_tgsigqueueinfo). They
+// stay pending: everything is blocked until the end.
+func (r *signalsRestore) Lead(b *Builder, t *LoadedThread, p *tracer.Program) error {
 	pid := tracer.Imm(uint64(b.VPID))
 	for _, rec := range r.pending {
 		info := p.Bytes(rec.Info[:])
@@ -192,7 +165,7 @@ func (r *signalsRestore) Commit(b *Builder, p *tracer.Program) error {
 		if rec.Shared != 0 {
 			p.Call(unix.SYS_RT_SIGQUEUEINFO, pid, sig, tracer.Imm(uint64(info))).Tolerate()
 		} else {
-			p.Call(unix.SYS_RT_TGSIGQUEUEINFO, pid, pid, sig, tracer.Imm(uint64(info))).Tolerate()
+			p.Call(unix.SYS_RT_TGSIGQUEUEINFO, pid, tracer.Imm(uint64(t.TID)), sig, tracer.Imm(uint64(info))).Tolerate()
 		}
 	}
 	return nil

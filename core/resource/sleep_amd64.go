@@ -36,8 +36,8 @@ type SleepingCall struct {
 // is taken off: that is exact unless the sleep had been interrupted before,
 // and then too long rather than too short. Where the kernel does not tell that
 // time, the whole interval is slept again.
-func (s *Saver) sleepingCall() (sleepRecord, bool) {
-	r := s.State.Regs
+func (t *SavedThread) sleepingCall() (sleepRecord, bool) {
+	r := t.State.Regs
 	if r.Restart() != restartBlock {
 		return sleepRecord{}, false
 	}
@@ -46,30 +46,30 @@ func (s *Saver) sleepingCall() (sleepRecord, bool) {
 	var ok bool
 	switch int(r.Orig_rax) {
 	case unix.SYS_NANOSLEEP:
-		if left, ok := s.timespec(r.Rsi); ok {
+		if left, ok := t.timespec(r.Rsi); ok {
 			rec.Remaining = int64(left)
 			return rec, true
 		}
-		whole, ok = s.timespec(r.Rdi)
+		whole, ok = t.timespec(r.Rdi)
 	case unix.SYS_CLOCK_NANOSLEEP:
-		if left, ok := s.timespec(r.R10); ok {
+		if left, ok := t.timespec(r.R10); ok {
 			rec.Remaining = int64(left)
 			return rec, true
 		}
-		whole, ok = s.timespec(r.Rdx)
+		whole, ok = t.timespec(r.Rdx)
 	case unix.SYS_POLL:
 		whole, ok = time.Duration(int32(r.Rdx))*time.Millisecond, int32(r.Rdx) >= 0
 	case unix.SYS_FUTEX:
 		const opMask, wait = 0x7f, 0 // FUTEX_CMD_MASK; of all waits only FUTEX_WAIT has an interval
 		if r.Rsi&opMask == wait {
-			whole, ok = s.timespec(r.R10)
+			whole, ok = t.timespec(r.R10)
 		}
 	}
 	if !ok {
 		return sleepRecord{}, false // begun anew, with its own arguments
 	}
-	if s.SleptOK {
-		whole = max(whole-s.Slept, 0)
+	if t.Asleep.Known {
+		whole = max(whole-t.Asleep.For, 0)
 	}
 	rec.Remaining = int64(whole)
 	return rec, true
@@ -79,12 +79,12 @@ func (s *Saver) sleepingCall() (sleepRecord, bool) {
 const restartBlock = -516
 
 // timespec reads a struct timespec of the task, false if there is none.
-func (s *Saver) timespec(at uint64) (time.Duration, bool) {
+func (t *SavedThread) timespec(at uint64) (time.Duration, bool) {
 	if at == 0 {
 		return 0, false
 	}
 	raw := make([]byte, 16)
-	if err := s.Tracee.ReadMem(tracer.Addr(at), raw); err != nil {
+	if err := t.Tracee.ReadMem(tracer.Addr(at), raw); err != nil {
 		return 0, false
 	}
 	sec, nsec := int64(binary.LittleEndian.Uint64(raw)), int64(binary.LittleEndian.Uint64(raw[8:]))
@@ -111,15 +111,15 @@ func loadSleep(b *Builder) (*SleepingCall, error) {
 	return &SleepingCall{NR: int(rec.NR), Remaining: time.Duration(rec.Remaining)}, nil
 }
 
-// resumeSleep begins the interrupted call again for what is left of it and
+// resumeSleep begins a thread's interrupted call again for what is left of it and
 // interrupts it at once. If it ends instead, because time is up or something
 // happened meanwhile, its result is the result of the original call.
-func (b *Builder) resumeSleep() error {
-	r := &b.State.Regs
+func (b *Builder) resumeSleep(t *LoadedThread, interrupted func(nr uintptr, args ...uint64) (int64, error)) error {
+	r := &t.State.Regs
 	if r.Restart() != restartBlock {
 		return nil
 	}
-	call := b.Interrupted
+	call := t.Interrupted
 	if call == nil || call.NR != int(r.Orig_rax) {
 		const noInterrupt = -513 // -ERESTARTNOINTR: make the call anew
 		r.Rax = ^uint64(-noInterrupt) + 1
@@ -145,7 +145,7 @@ func (b *Builder) resumeSleep() error {
 	case unix.SYS_FUTEX:
 		args[3] = at
 	}
-	result, err := b.Remote.Interrupted(uintptr(call.NR), args...)
+	result, err := interrupted(uintptr(call.NR), args...)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,8 @@ type View struct {
 	FDs      []procfs.FD
 	Timers   []procfs.Timer
 	Children []procfs.PID
-	Root     string // its root directory as seen from ours, "/" where they are the same
+	Siblings []*procfs.Status // of its threads but the first
+	Root     string           // its root directory as seen from ours, "/" where they are the same
 
 	// CallsCaught tells whether the emulated calls are available to it.
 	CallsCaught bool
@@ -94,8 +95,50 @@ func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err 
 	if v.Children, err = v.Proc.Children(); err != nil {
 		return err
 	}
-	v.Root, err = v.Proc.Link("root")
-	return err
+	if v.Root, err = v.Proc.Link("root"); err != nil || v.Status.Threads == 1 {
+		return err
+	}
+	return v.readSiblings()
+}
+
+func (v *View) readSiblings() error {
+	tids, err := v.Proc.Threads()
+	if err != nil {
+		return err
+	}
+	for _, tid := range tids {
+		if tid == v.PID {
+			continue
+		}
+		status, err := threadStatus(v.PID, tid)
+		if errors.Is(err, procfs.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		v.Siblings = append(v.Siblings, status)
+	}
+	return nil
+}
+
+func threadStatus(pid, tid procfs.PID) (*procfs.Status, error) {
+	thread, err := procfs.OpenThread(pid, tid)
+	if err != nil {
+		return nil, err
+	}
+	defer thread.Close()
+	return thread.Status()
+}
+
+// StatusOf is the status of one of its threads, nil if the view knows none such.
+func (v *View) StatusOf(tid procfs.PID) *procfs.Status {
+	for _, status := range append(v.Siblings, v.Status) {
+		if status.Pid == tid {
+			return status
+		}
+	}
+	return nil
 }
 
 // Close ends the view.
@@ -124,6 +167,8 @@ func (v *View) Survey() fault.List {
 	switch {
 	case v.Status.Kthread:
 		return fault.List{{Code: fault.KernelThread, Object: v.Name()}}
+	case (v.Stat.State == 'Z' || v.Stat.State == 'X') && v.Status.Threads > 1:
+		return fault.List{{Code: fault.LeaderEnded, Object: v.Name(), Detail: fmt.Sprintf("%d others run on", v.Status.Threads-1)}}
 	case v.Stat.State == 'Z' || v.Stat.State == 'X':
 		return fault.List{{Code: fault.Zombie, Object: v.Name()}}
 	}
@@ -134,16 +179,15 @@ func (v *View) Survey() fault.List {
 	if v.Status.Seccomp == 1 {
 		list = append(list, &fault.Error{Code: fault.OwnSeccompFilter, Object: v.Name(), Detail: "strict mode"})
 	}
-	if v.Status.Threads > 1 {
-		list = append(list, &fault.Error{Code: fault.Threads, Object: v.Name(), Detail: fmt.Sprintf("%d threads", v.Status.Threads)})
-	}
 	if len(v.Children) > 0 && !v.Self {
 		list = append(list, &fault.Error{Code: fault.Children, Object: v.Name(), Detail: fmt.Sprintf("%d children", len(v.Children))})
 	}
 	for _, part := range Parts {
-		list = append(list, part.Save().Survey(v)...)
+		if part.Save != nil {
+			list = append(list, part.Save().Survey(v)...)
+		}
 	}
-	return list
+	return append(list, v.surveyThreads()...)
 }
 
 // CheckStopped names what only the stopped task shows: the architecture that

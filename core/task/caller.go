@@ -107,6 +107,12 @@ func Process(tid procfs.PID) (procfs.PID, error) {
 	return status.Tgid, nil
 }
 
+// Alone tells whether a process has one thread.
+func Alone(pid procfs.PID) bool {
+	status, err := statusOf(pid)
+	return err == nil && status.Threads == 1
+}
+
 // TracedBy returns the task that traces tid, 0 if there is none or tid is gone.
 func TracedBy(tid procfs.PID) procfs.PID {
 	status, err := statusOf(tid)

@@ -16,6 +16,9 @@ import (
 type Frozen struct {
 	PID   procfs.PID
 	Tasks []*tracer.Tracee // the leader first
+	// Caller, if it is one of Tasks, was stopped by Catch and is not ours to
+	// let go.
+	Caller *tracer.Tracee
 
 	freezers []freezer        // thawed for us
 	others   []*tracer.Tracee // tasks that those held too
@@ -24,20 +27,24 @@ type Frozen struct {
 // Leader returns the task that gave the process its pid.
 func (f *Frozen) Leader() *tracer.Tracee { return f.Tasks[0] }
 
-// Freeze stops every task of a process. New threads can appear until all
-// known ones are stopped, so the list is read until it names no new one.
-func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID) (*Frozen, error) {
+// Freeze stops every task of a process, but for one that has been caught as the
+// caller; nil if there is none. New threads can appear until all known ones are
+// stopped, so the list is read until it names no new one.
+func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tracee) (*Frozen, error) {
 	proc, err := procfs.Open(pid)
 	if err != nil {
 		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
 	}
 	defer proc.Close()
-	f := &Frozen{PID: pid}
-	freezers, err := freezersOf(proc)
-	if err != nil {
-		return nil, err
-	}
+	f := &Frozen{PID: pid, Caller: caller}
 	known := make(map[procfs.PID]bool)
+	var freezers []freezer
+	if caller != nil {
+		f.Tasks = append(f.Tasks, caller)
+		known[caller.TID()] = true
+	} else if freezers, err = freezersOf(proc); err != nil {
+		return nil, err // a caller runs, or it could not call
+	}
 	for {
 		tids, err := proc.Threads()
 		if err != nil {
@@ -61,9 +68,11 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID) (*Frozen, error) {
 			return nil, errors.Join(err, f.Thaw())
 		}
 	}
-	if len(f.Tasks) == 0 || f.Tasks[0].TID() != pid {
+	leader := slices.IndexFunc(f.Tasks, func(e *tracer.Tracee) bool { return e.TID() == pid })
+	if leader < 0 {
 		return nil, errors.Join(fmt.Errorf("freeze pid %d: %w", pid, tracer.ErrGone), f.Thaw())
 	}
+	f.Tasks[0], f.Tasks[leader] = f.Tasks[leader], f.Tasks[0]
 	return f, nil
 }
 
@@ -109,6 +118,9 @@ func awaitStops(claims *Claims, tasks []*tracer.Tracee) error {
 func (f *Frozen) Thaw() error {
 	errs := []error{f.close()}
 	for _, e := range slices.Concat(f.Tasks, f.others) {
+		if e == f.Caller {
+			continue
+		}
 		if err := e.Detach(0); err != nil && !errors.Is(err, tracer.ErrGone) {
 			errs = append(errs, fmt.Errorf("thaw task %d: %w", e.TID(), err))
 		}

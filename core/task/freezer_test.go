@@ -158,7 +158,7 @@ func testFreezer(t *testing.T, kind freezerKind, above bool) {
 	var claims Claims
 	for _, end := range []func(*Frozen) error{(*Frozen).Thaw, (*Frozen).Thaw, (*Frozen).Stop, (*Frozen).Kill} {
 		pid, err := tracer.Run(func(tr *tracer.Tracer) (pid uint64, err error) {
-			f, err := Freeze(tr, &claims, target)
+			f, err := Freeze(tr, &claims, target, nil)
 			if err != nil {
 				return 0, err
 			}
