@@ -114,28 +114,36 @@ func (c *contents) pread(buf []byte, offset int64) (int, error) {
 
 // dump writes what is not a hole, as records of that owner.
 func (c *contents) dump(w *image.Writer, owner uint32) error {
-	buf := make([]byte, pieceOfFile)
 	for at := int64(0); at < c.size; {
 		from, to, err := c.extent(at)
 		if err != nil {
 			return err
 		}
-		for from < to {
-			n, err := c.pread(buf[:min(pieceOfFile, to-from)], from)
-			if err == nil && n == 0 {
-				err = errors.New("it is shorter now")
-			}
-			if err != nil {
-				return fmt.Errorf("read %d bytes at %d: %w", to-from, from, err)
-			}
-			if c.alone || !bytes.Equal(buf[:n], zeros[:n]) {
-				if err := w.Put(owner, &fileData{Offset: uint64(from), Data: buf[:n]}); err != nil {
-					return err
-				}
-			}
-			from += int64(n)
+		if err := c.dumpRange(w, owner, from, to); err != nil {
+			return err
 		}
 		at = to
+	}
+	return nil
+}
+
+// dumpRange writes a part of it.
+func (c *contents) dumpRange(w *image.Writer, owner uint32, from, to int64) error {
+	buf := make([]byte, pieceOfFile)
+	for from < to {
+		n, err := c.pread(buf[:min(pieceOfFile, to-from)], from)
+		if err == nil && n == 0 {
+			err = errors.New("it is shorter now")
+		}
+		if err != nil {
+			return fmt.Errorf("read %d bytes at %d: %w", to-from, from, err)
+		}
+		if c.alone || !bytes.Equal(buf[:n], zeros[:n]) {
+			if err := w.Put(owner, &fileData{Offset: uint64(from), Data: buf[:n]}); err != nil {
+				return err
+			}
+		}
+		from += int64(n)
 	}
 	return nil
 }

@@ -18,20 +18,12 @@ import (
 
 type memorySave struct {
 	brk     *tracer.Row
-	objects map[inode]uint64 // size of each shared anonymous object, as far as it is mapped
+	objects map[inodeID]*sharedObject
 }
-
-// inode identifies a file within this host.
-type inode struct {
-	major, minor uint32
-	number       uint64
-}
-
-func inodeOf(m *procfs.Mapping) inode { return inode{m.Major, m.Minor, m.Inode} }
 
 func (*memorySave) Survey(v *View) fault.List {
 	var list fault.List
-	shared := make(map[inode]*procfs.Mapping)
+	shared := make(map[inodeID]*procfs.Mapping)
 	for i := range v.Mappings {
 		m := &v.Mappings[i]
 		refuse := func(code fault.Code, detail string) {
@@ -61,7 +53,7 @@ func (*memorySave) Survey(v *View) fault.List {
 			if m.SwapBytes > 0 {
 				refuse(fault.MemoryUnreadable, "shared memory that is swapped out")
 			}
-			shared[inodeOf(m)] = m
+			shared[mappedID(m)] = m
 		}
 	}
 	if len(shared) > 0 && !v.Self {
@@ -127,7 +119,7 @@ func reachable(v *View, m *procfs.Mapping) error {
 
 // sharedWith looks for other processes that map the same objects. Those whose
 // maps we may not read cannot be asked; they belong to other users.
-func sharedWith(self procfs.PID, objects map[inode]*procfs.Mapping) map[*procfs.Mapping]procfs.PID {
+func sharedWith(self procfs.PID, objects map[inodeID]*procfs.Mapping) map[*procfs.Mapping]procfs.PID {
 	found := make(map[*procfs.Mapping]procfs.PID)
 	pids, err := procfs.List()
 	if err != nil {
@@ -147,7 +139,7 @@ func sharedWith(self procfs.PID, objects map[inode]*procfs.Mapping) map[*procfs.
 			continue
 		}
 		for i := range maps {
-			if m, ok := objects[inodeOf(&maps[i])]; ok && maps[i].Perms.Shared {
+			if m, ok := objects[mappedID(&maps[i])]; ok && maps[i].Perms.Shared {
 				found[m] = pid
 			}
 		}
@@ -163,7 +155,7 @@ func (s *memorySave) Dump(d *Saver) error {
 	maps := slices.DeleteFunc(slices.Clone(d.Mappings), func(m procfs.Mapping) bool {
 		return m.Special() == procfs.SpecialVSyscall // the same for every process, and not ours to map
 	})
-	s.measureObjects(maps)
+	s.objects = make(map[inodeID]*sharedObject)
 	if err := s.dumpMM(d, len(maps)); err != nil {
 		return err
 	}
@@ -212,21 +204,6 @@ func (s *memorySave) dumpMM(d *Saver, count int) error {
 	return d.W.Put(d.vpid(), &auxvRecord{Words: words})
 }
 
-// measureObjects finds how far each shared anonymous object reaches.
-func (s *memorySave) measureObjects(maps []procfs.Mapping) {
-	s.objects = make(map[inode]uint64)
-	for i := range maps {
-		if m := &maps[i]; isSharedAnon(m) {
-			id := inodeOf(m)
-			s.objects[id] = max(s.objects[id], m.Offset+m.Len())
-		}
-	}
-}
-
-func isSharedAnon(m *procfs.Mapping) bool {
-	return m.Special() == procfs.SpecialSharedAnon || m.Special() == procfs.SpecialAnonShmem
-}
-
 func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
 	file := m.Inode != 0 && !isSharedAnon(m)
 	vma := image.VMA{
@@ -252,6 +229,13 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if err != nil {
 		return err
 	}
+	shared, firstShared, err := s.sharedObject(d, m)
+	if err != nil {
+		return err
+	}
+	if shared != nil {
+		more.Objref, more.Size = uint32(shared.ref), shared.size
+	}
 	kind, first := inodeKindOf(m), false
 	if kind != nil {
 		var ref object.Ref
@@ -268,15 +252,27 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 			return err
 		}
 	}
-	if err := s.dumpGuards(d, pagemap, m); err != nil {
+	if firstShared {
+		if err := shared.dumpHidden(d, pagemap, m); err != nil {
+			return err
+		}
+	}
+	guards, err := guardsOf(pagemap, m)
+	if err != nil {
+		return err
+	}
+	if err := dumpGuards(d, guards); err != nil {
 		return err
 	}
 	if m.Special() == procfs.SpecialVDSO {
 		return s.dumpVDSO(d, m)
 	}
-	pages, err := s.worthSaving(d, pagemap, m)
+	pages, err := worthSaving(pagemap, m)
 	if err != nil {
 		return err
+	}
+	if shared != nil {
+		pages = shared.take(m, guards)
 	}
 	if err := d.pages(pages, m.Perms.Read && !m.Perms.Shared); err != nil {
 		return err
@@ -312,10 +308,6 @@ func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, erro
 		more.Special = uint32(i)
 	}
 	more.Name, _ = m.AnonName()
-	if isSharedAnon(m) {
-		ref, _ := d.Objects.Add(object.SharedMemory, inodeOf(m))
-		more.Objref, more.Size = uint32(ref), s.objects[inodeOf(m)]
-	}
 	if !file || inodeKindOf(m) != nil {
 		return more, nil
 	}
@@ -334,62 +326,28 @@ func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, erro
 }
 
 // worthSaving returns the pages of a mapping whose contents the image must
-// hold: those that are neither zero nor still what the file says.
-func (s *memorySave) worthSaving(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
+// hold: those that are neither zero nor still what the file says. Of shared
+// memory there are none.
+func worthSaving(pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
 	switch {
 	case m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0:
 		return nil, nil // vvar: the kernel writes it
-	case isSharedAnon(m):
-		return d.resident(m.Range)
 	case m.Perms.Shared:
 		return nil, nil // the file has it all
 	}
 	return pagemap.Scan(m.Range, procfs.PagesToSave)
 }
 
-// resident returns the pages of shared memory that exist, whether or not this
-// process has touched them itself: mincore(2) looks into the object.
-func (s *Saver) resident(m procfs.Range) ([]procfs.Range, error) {
-	const step = 64 << 10 // pages asked for at once
-	var found []procfs.Range
-	for at := m.Start; at < m.End; {
-		part := procfs.Range{Start: at, End: min(m.End, at+step*procfs.Addr(procfs.PageSize))}
-		p := s.Remote.Program()
-		vec := p.Buffer(part.Pages())
-		p.Call(unix.SYS_MINCORE, tracer.Imm(uint64(part.Start)), tracer.Imm(part.Len()), tracer.Imm(uint64(vec)))
-		if err := p.Run(); err != nil {
-			return nil, fmt.Errorf("find pages of %v: %w", part, err)
-		}
-		in := make([]byte, part.Pages())
-		if err := s.Remote.ReadMem(vec, in); err != nil {
-			return nil, err
-		}
-		for i, b := range in {
-			if b&1 == 0 {
-				continue
-			}
-			page := part.Start + procfs.Addr(uint64(i)*procfs.PageSize)
-			if n := len(found); n > 0 && found[n-1].End == page {
-				found[n-1].End += procfs.Addr(procfs.PageSize)
-			} else {
-				found = append(found, procfs.Range{Start: page, End: page + procfs.Addr(procfs.PageSize)})
-			}
-		}
-		at = part.End
+// guardsOf returns the ranges that fault on touch (since Linux 6.13; the page
+// map shows them since 6.15).
+func guardsOf(pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
+	if m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0 {
+		return nil, nil
 	}
-	return found, nil
+	return pagemap.Scan(m.Range, procfs.Query{AllOf: procfs.Guard})
 }
 
-// dumpGuards writes the ranges that fault on touch (since Linux 6.13; the page
-// map shows them since 6.15).
-func (s *memorySave) dumpGuards(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
-	if m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0 {
-		return nil
-	}
-	guards, err := pagemap.Scan(m.Range, procfs.Query{AllOf: procfs.Guard})
-	if err != nil || len(guards) == 0 {
-		return err
-	}
+func dumpGuards(d *Saver, guards []procfs.Range) error {
 	const most = 2000 // pairs that fit into one record
 	for part := range slices.Chunk(guards, most) {
 		var rec guardRecord

@@ -230,7 +230,11 @@ func (r *memoryRestore) sharedObject(b *Builder, m *stagedMapping) (procfs.Range
 	}
 	row := b.Stage().Mmap(at, unix.PROT_READ|unix.PROT_WRITE, flags, tracer.FD(-1), 0)
 	b.Expect(row, fault.StageMemory, "shared memory")
-	return at, b.Objects.Add(object.SharedMemory, ref, base)
+	if err := b.Objects.Add(object.SharedMemory, ref, base); err != nil {
+		return at, badImage(fault.ImageValue, "shared memory", "%v", err)
+	}
+	err = r.loadHidden(b, base)
+	return base.at, err
 }
 
 // fill reads the mapping's contents into place.

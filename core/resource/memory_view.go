@@ -231,3 +231,36 @@ func (v *memoryView) close() error {
 	v.at = procfs.Range{}
 	return p.Run()
 }
+
+// resident returns the pages of shared memory that exist, whether or not this
+// process has touched them itself: mincore(2) looks into the file.
+func (s *Saver) resident(m procfs.Range) ([]procfs.Range, error) {
+	const step = 64 << 10 // pages asked for at once
+	var found []procfs.Range
+	for at := m.Start; at < m.End; {
+		part := procfs.Range{Start: at, End: min(m.End, at+step*procfs.Addr(procfs.PageSize))}
+		p := s.Remote.Program()
+		vec := p.Buffer(part.Pages())
+		p.Call(unix.SYS_MINCORE, tracer.Imm(uint64(part.Start)), tracer.Imm(part.Len()), tracer.Imm(uint64(vec)))
+		if err := p.Run(); err != nil {
+			return nil, fmt.Errorf("find pages of %v: %w", part, err)
+		}
+		in := make([]byte, part.Pages())
+		if err := s.Remote.ReadMem(vec, in); err != nil {
+			return nil, err
+		}
+		for i, b := range in {
+			if b&1 == 0 {
+				continue
+			}
+			page := part.Start + procfs.Addr(uint64(i)*procfs.PageSize)
+			if n := len(found); n > 0 && found[n-1].End == page {
+				found[n-1].End += procfs.Addr(procfs.PageSize)
+			} else {
+				found = append(found, procfs.Range{Start: page, End: page + procfs.Addr(procfs.PageSize)})
+			}
+		}
+		at = part.End
+	}
+	return found, nil
+}

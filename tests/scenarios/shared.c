@@ -284,6 +284,59 @@ static void attributes_verify(int cycle)
 	free(p);
 }
 
+/*
+ * Shared memory that no file is known of: in several mappings, and of a part
+ * there is none. Growing a mapping brings it back.
+ */
+static void anonymous_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	region = map(-1, 16, RW, MAP_SHARED | MAP_ANONYMOUS, 0);
+	fill(region, 16 * page, 1);
+	other = mremap(region + 2 * page, 0, 6 * page, MREMAP_MAYMOVE);
+	check(other != MAP_FAILED);
+	check_eq(munmap(region, 3 * page), 0);
+	check_eq(munmap(region + 5 * page, 11 * page), 0);
+	check_eq(mprotect(region + 3 * page, page, PROT_READ), 0);
+	check_eq(mprotect(other, 6 * page, PROT_NONE), 0);
+}
+
+static void anonymous_verify(int cycle)
+{
+	char *whole = mremap(region + 4 * page, 0, 13 * page, MREMAP_MAYMOVE);
+
+	check(whole != MAP_FAILED);
+	for (size_t i = 0; i < 12 * page; i++)
+		check_eq((unsigned char)whole[i], (unsigned char)(pattern(4 * page + i, 1) + (i == 1 ? cycle - 1 : 0)));
+	check_eq(faults(whole + 12 * page, 0), SIGBUS);
+	check_eq(munmap(whole, 13 * page), 0);
+	check_eq(mprotect(other, 6 * page, RW), 0);
+	for (size_t i = 0; i < 2 * page; i++)
+		check_eq((unsigned char)other[i], pattern(2 * page + i, 1));
+	other[2 * page + 1]++;
+	check_eq(other[2 * page + 1], region[4 * page + 1]);
+	check_eq(mprotect(other, 6 * page, PROT_NONE), 0);
+}
+
+/* What lies behind a guard is still there. */
+static void anonymous_guard_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	region = map(-1, 8, RW, MAP_SHARED | MAP_ANONYMOUS, 0);
+	fill(region, 8 * page, 1);
+	if (madvise(region + 4 * page, page, 102 /* MADV_GUARD_INSTALL */))
+		needs("guards in shared memory (Linux 6.15)");
+}
+
+static void anonymous_guard_verify(int cycle)
+{
+	(void)cycle;
+	check_eq(faults(region + 4 * page, 0), SIGSEGV);
+	check_eq(madvise(region + 4 * page, page, 103 /* MADV_GUARD_REMOVE */), 0);
+	filled(region, 8 * page, 1);
+	check_eq(madvise(region + 4 * page, page, 102), 0);
+}
+
 /* a_file makes one and opens it, or names what is missing. */
 static int a_file(const char *name, size_t pages)
 {
@@ -367,6 +420,8 @@ SCENARIOS(
 	{ "future", BOTH, future_setup, future_verify, NULL, 0 },
 	{ "mapped", BOTH, mapped_setup, mapped_verify, NULL, 0 },
 	{ "short", BOTH, short_setup, short_verify, NULL, 0 },
+	{ "anonymous", BOTH, anonymous_setup, anonymous_verify, NULL, 0 },
+	{ "anonymous-guard", BOTH, anonymous_guard_setup, anonymous_guard_verify, NULL, 0 },
 	{ "shm", BOTH, shm_setup, shm_verify, NULL, 0 },
 	{ "shm-open", BOTH, shm_open_setup, shm_open_verify, NULL, 0 },
 	{ "deleted", BOTH | ROOT, deleted_setup, shm_verify, NULL, 0 },
