@@ -302,6 +302,9 @@ func (c *checkpoint) dump() (err error) {
 		return nil
 	}
 	err = writeError(err)
+	if c.bytes == 0 {
+		return err // refused, as by the survey
+	}
 	_ = w.Fail(image.Error{Errno: int32(fault.Errno(err)), Text: err.Error()}) // the first error counts
 	return err
 }

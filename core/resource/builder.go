@@ -39,6 +39,7 @@ type Builder struct {
 	fds      *descriptors
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
+	unix     *unixRestore     // nil before the first unix socket
 	parts    []Restoring      // nil where Parts has none for the process
 	spawned  *tracer.Siblings // the threads behind the first, nil without any
 

@@ -13,7 +13,7 @@ import (
 var refusedFile = FileKind{
 	Name:    "everything else",
 	Support: Refused,
-	Note:    "Sockets, other devices and the rest of the kernel's anonymous inodes are refused, each by name.",
+	Note:    "Other sockets, other devices and the rest of the kernel's anonymous inodes are refused, each by name.",
 	Match:   func(*View, *procfs.FD) bool { return true },
 	Refuse: func(_ *View, f *procfs.FD) *fault.Error {
 		return &fault.Error{Code: refusalOf(f), Detail: f.Target}

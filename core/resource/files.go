@@ -68,7 +68,7 @@ var FileKinds = []*FileKind{
 	&deletedFile, &regularFile, &directory,
 	&device,
 	&pipe, &fifo,
-	&udpSocket, &tcpSocket,
+	&unixSocket, &udpSocket, &tcpSocket,
 	&external,
 	&eventfd, &signalfd, &timerfd,
 	&epoll,
@@ -101,7 +101,7 @@ func (r *filesSave) Answered(s *Saver) error {
 			return &fault.Error{Code: fault.FileUnlinked, Object: s.FDName(q.f.Number), Detail: "what is in it, the process may not read", Err: err}
 		}
 	}
-	return nil
+	return lookAtUnix(s)
 }
 
 func (*filesSave) Survey(v *View) fault.List {
@@ -129,17 +129,19 @@ type glance struct {
 }
 
 func (*filesSave) Dump(s *Saver) error {
-	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs))}); err != nil {
+	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs) - len(s.unix.extra))}); err != nil {
 		return err
 	}
 	open := object.NewFiles(func(a, b int32) (int, error) { return kcmp(s.PID, s.PID, kcmpFile, a, b) })
 	for i := range s.FDs {
 		f := &s.FDs[i]
-		same, err := open.Representative(f.Number, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
-		if err != nil {
-			return &fault.Error{Code: fault.NoKcmp, Object: s.FDName(f.Number), Err: err}
+		if s.unix.extra[f.Number] {
+			continue
 		}
-		ref, first := s.Objects.Add(object.OpenFile, same)
+		ref, dump, err := s.openFile(open, f)
+		if err != nil {
+			return err
+		}
 		entry := image.FDEntry{ObjRef: uint32(ref), FD: f.Number}
 		if f.CloseOnExec() {
 			entry.CloseOnExec = 1
@@ -147,14 +149,28 @@ func (*filesSave) Dump(s *Saver) error {
 		if err := s.W.Put(0, &entry); err != nil {
 			return err
 		}
-		if !first {
-			continue
-		}
-		if err := dumpFile(s, f, ref); err != nil {
+		if err := dump(); err != nil {
 			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
 		}
 	}
-	return nil
+	if err := dumpUnixQueues(s, open); err != nil {
+		return err
+	}
+	return returnLent(s)
+}
+
+// openFile returns the reference of the open file behind a descriptor, and what
+// writes its records: nothing but at the first sight.
+func (s *Saver) openFile(open *object.Files, f *procfs.FD) (object.Ref, func() error, error) {
+	same, err := open.Representative(f.Number, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
+	if err != nil {
+		return 0, nil, &fault.Error{Code: fault.NoKcmp, Object: s.FDName(f.Number), Err: err}
+	}
+	ref, first := s.Objects.Add(object.OpenFile, same)
+	if !first {
+		return ref, func() error { return nil }, nil
+	}
+	return ref, func() error { return dumpFile(s, f, ref) }, nil
 }
 
 // dumpFile writes an open file with what is attached to it. What leads outside
@@ -217,6 +233,9 @@ func (r *filesRestore) Load(b *Builder) error {
 		}
 	}
 	if err := r.unplaceable(b, finals); err != nil {
+		return err
+	}
+	if err := r.loadUnixQueues(b); err != nil {
 		return err
 	}
 	if err := b.finishTCP(); err != nil {
@@ -362,6 +381,9 @@ func (r *filesRestore) verify(b *Builder) error {
 func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 	if b.stage != nil {
 		return errors.New("stage is not finished")
+	}
+	if b.unix != nil {
+		b.unix.commit(p)
 	}
 	r.unwatch(p)
 	final := make(map[int32]bool, len(r.entries))

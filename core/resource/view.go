@@ -44,6 +44,7 @@ type View struct {
 	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
 	// Its sockets, by inode number.
 	sockets map[uint64]*socketView
+	unix   unixView
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

@@ -11,6 +11,7 @@
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #ifndef SYS_pidfd_open
@@ -45,12 +46,6 @@ static int temporary(const char *name)
 }
 
 /* ---- descriptors ---- */
-
-static void socket_setup(void)
-{
-	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-	check_eq(write(fds[1], "abc", 3), 3);
-}
 
 static void epoll_setup(void)
 {
@@ -407,6 +402,231 @@ static void aio_setup(void)
 		needs("asynchronous I/O");
 }
 
+/* ---- unix sockets ---- */
+
+/* The other end is the child's. */
+static void socket_setup(void)
+{
+	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	child_closes = fds[0];
+	child_start();
+	check_eq(close(fds[1]), 0);
+	check_eq(write(fds[0], "abc", 3), 3);
+}
+
+/* Both ends are the child's, too. */
+static void socket_shared_setup(void)
+{
+	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	child_start();
+}
+
+static void socket_verify(int cycle)
+{
+	(void)cycle;
+	check_eq(waitpid(child_pid, NULL, WNOHANG), 0);
+	check_eq(write(fds[0], "abc", 3), 3);
+}
+
+static socklen_t unix_name(struct sockaddr_un *name, const char *file)
+{
+	memset(name, 0, sizeof(*name));
+	name->sun_family = AF_UNIX;
+	snprintf(name->sun_path, sizeof(name->sun_path), "%s", path(file, -1));
+	return sizeof(*name);
+}
+
+static void unix_urgent_setup(void)
+{
+	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	check_eq(write(fds[0], "abc", 3), 3);
+	if (send(fds[0], "!", 1, MSG_OOB) != 1)
+		needs("urgent data of unix sockets");
+}
+
+static void unix_urgent_verify(int cycle)
+{
+	char c;
+
+	(void)cycle;
+	check_eq(recv(fds[1], &c, 1, MSG_OOB | MSG_PEEK), 1);
+	check_eq(c, '!');
+}
+
+/* A datagram from a name that nobody has any more. */
+static void unix_sender_setup(void)
+{
+	struct sockaddr_un name;
+	socklen_t len = unix_name(&name, "receiver");
+
+	fds[0] = got(socket(AF_UNIX, SOCK_DGRAM, 0), "socket");
+	check_eq(bind(fds[0], (void *)&name, len), 0);
+	fds[1] = got(socket(AF_UNIX, SOCK_DGRAM, 0), "socket");
+	check_eq(connect(fds[1], (void *)&name, len), 0);
+	len = unix_name(&name, "sender");
+	check_eq(bind(fds[1], (void *)&name, len), 0);
+	check_eq(send(fds[1], "abc", 3, 0), 3);
+	check_eq(close(fds[1]), 0);
+}
+
+static void unix_sender_verify(int cycle)
+{
+	char buf[8];
+
+	(void)cycle;
+	check_eq(recv(fds[0], buf, sizeof(buf), MSG_PEEK), 3);
+}
+
+/* A message with the credentials of another process, which is gone. */
+static void unix_creds_setup(void)
+{
+	int on = 1;
+	pid_t child;
+
+	check_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds), 0);
+	check_eq(setsockopt(fds[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
+	child = fork();
+	check(child >= 0);
+	if (!child)
+		_exit(write(fds[0], "abc", 3) != 3);
+	check_eq(waitpid(child, NULL, 0), child);
+}
+
+static void unix_creds_verify(int cycle)
+{
+	char buf[8];
+
+	(void)cycle;
+	check_eq(recv(fds[1], buf, sizeof(buf), MSG_PEEK), 3);
+}
+
+/* Empty datagrams behind another one, which no peek shows a second time. */
+static void unix_empty_setup(void)
+{
+	int at = 0;
+	char c;
+
+	check_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds), 0);
+	check_eq(send(fds[0], "a", 1, 0), 1);
+	check_eq(send(fds[0], "", 0, 0), 0);
+	check_eq(setsockopt(fds[1], SOL_SOCKET, 42 /* SO_PEEK_OFF */, &at, sizeof(at)), 0);
+	check_eq(recv(fds[1], &c, 1, MSG_PEEK), 1);
+	check_eq(recv(fds[1], &c, 1, MSG_PEEK), 0);
+	at = -1;
+	check_eq(setsockopt(fds[1], SOL_SOCKET, 42, &at, sizeof(at)), 0);
+}
+
+static void unix_empty_verify(int cycle)
+{
+	char c;
+
+	if (cycle < 3)
+		return;
+	check_eq(recv(fds[1], &c, 1, 0), 1);
+	check_eq(recv(fds[1], &c, 1, MSG_DONTWAIT), 0);
+}
+
+/* A message that carries what is refused itself. */
+static void unix_rights_setup(void)
+{
+	int inner = got(inotify_init1(0), "inotify");
+	char control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { "abc", 3 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &inner, sizeof(int));
+	check_eq(sendmsg(fds[0], &msg, 0), 3);
+	check_eq(close(inner), 0);
+}
+
+/* A connection that is written to before anybody has accepted it. */
+static void unix_backlog_setup(void)
+{
+	struct sockaddr_un name;
+	socklen_t len = unix_name(&name, "listening");
+
+	fds[0] = got(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+	check_eq(bind(fds[0], (void *)&name, len), 0);
+	check_eq(listen(fds[0], 3), 0);
+	fds[1] = got(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+	check_eq(connect(fds[1], (void *)&name, len), 0);
+	check_eq(write(fds[1], "abc", 3), 3);
+}
+
+static void unix_backlog_verify(int cycle)
+{
+	char buf[8];
+	int fd;
+
+	if (cycle < 3)
+		return;
+	fd = accept(fds[0], NULL, NULL);
+	check(fd >= 0);
+	check_eq(read(fd, buf, sizeof(buf)), 3);
+}
+
+/* Connected to a socket without a name that is connected elsewhere by now. */
+static void unix_oneway_setup(void)
+{
+	struct sockaddr_un name;
+	socklen_t len = unix_name(&name, "third");
+
+	check_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds), 0);
+	child_closes = got(socket(AF_UNIX, SOCK_DGRAM, 0), "socket");
+	check_eq(bind(child_closes, (void *)&name, len), 0);
+	check_eq(connect(fds[1], (void *)&name, len), 0);
+}
+
+/* The same, and what was sent is lost, which is yet to be reported. */
+static void unix_error_setup(void)
+{
+	struct sockaddr_un name;
+	socklen_t len = unix_name(&name, "third");
+
+	check_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds), 0);
+	check_eq(write(fds[0], "abc", 3), 3);
+	child_closes = got(socket(AF_UNIX, SOCK_DGRAM, 0), "socket");
+	check_eq(bind(child_closes, (void *)&name, len), 0);
+	check_eq(connect(fds[1], (void *)&name, len), 0);
+	check_eq(close(fds[1]), 0);
+}
+
+static void unix_error_verify(int cycle)
+{
+	socklen_t size = sizeof(int);
+	int error;
+
+	if (cycle < 3)
+		return;
+	check_eq(getsockopt(fds[0], SOL_SOCKET, SO_ERROR, &error, &size), 0);
+	check_eq(error, ECONNRESET);
+}
+
+static void unix_renamed_setup(void)
+{
+	struct sockaddr_un name;
+	socklen_t len = unix_name(&name, "before");
+
+	fds[0] = got(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+	check_eq(bind(fds[0], (void *)&name, len), 0);
+	check_eq(listen(fds[0], 3), 0);
+	check_eq(rename(path("before", -1), path("after", -1)), 0);
+}
+
+static void unix_filter_setup(void)
+{
+	struct { uint16_t code; uint8_t jt, jf; uint32_t k; } all = { 6, 0, 0, ~0u };
+	struct { uint16_t len; void *filter; } filter = { 1, &all };
+
+	check_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds), 0);
+	check_eq(setsockopt(fds[0], SOL_SOCKET, 26 /* SO_ATTACH_FILTER */, &filter, sizeof(filter)), 0);
+}
+
 #define REFUSE(name, flags, setup, verify, errno_) \
 	{ name, (flags) | REFUSED, setup, verify, NULL, errno_ }
 
@@ -415,7 +635,18 @@ SCENARIOS(
 	{ "pipe-image", SELF | REFUSED, image_setup, NULL, image_point, EBADF },
 	REFUSE("fifo", SELF, fifo_setup, child_verify, EBADF),
 	REFUSE("fifo-deleted", BOTH, fifo_deleted_setup, NULL, EBADF),
-	REFUSE("socket", BOTH, socket_setup, NULL, EBADF),
+	REFUSE("socket", SELF, socket_setup, socket_verify, EBADF),
+	REFUSE("socket-shared", SELF, socket_shared_setup, socket_verify, EOPNOTSUPP),
+	REFUSE("unix-urgent", BOTH, unix_urgent_setup, unix_urgent_verify, EOPNOTSUPP),
+	REFUSE("unix-sender", BOTH, unix_sender_setup, unix_sender_verify, EOPNOTSUPP),
+	REFUSE("unix-creds", BOTH, unix_creds_setup, unix_creds_verify, EOPNOTSUPP),
+	REFUSE("unix-empty", BOTH, unix_empty_setup, unix_empty_verify, EOPNOTSUPP),
+	REFUSE("unix-rights", BOTH, unix_rights_setup, NULL, EOPNOTSUPP),
+	REFUSE("unix-backlog", BOTH, unix_backlog_setup, unix_backlog_verify, EOPNOTSUPP),
+	REFUSE("unix-oneway", BOTH, unix_oneway_setup, NULL, EOPNOTSUPP),
+	REFUSE("unix-error", BOTH, unix_error_setup, unix_error_verify, EOPNOTSUPP),
+	REFUSE("unix-renamed", BOTH, unix_renamed_setup, NULL, EOPNOTSUPP),
+	REFUSE("unix-filter", BOTH, unix_filter_setup, NULL, EOPNOTSUPP),
 	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
 	REFUSE("eventfd", SELF, eventfd_setup, eventfd_verify, EOPNOTSUPP),
 	REFUSE("inotify", BOTH, inotify_setup, NULL, EOPNOTSUPP),
