@@ -164,13 +164,15 @@ func spawnBlank(opt BlankOptions, wait int) (int, error) {
 
 // blankImage returns a memfd with the blank program, whose number is at least
 // lowest: the child moves descriptors about below that before it executes.
-func blankImage(lowest int) (int, error) {
+func blankImage(lowest int) (int, error) { return imageOf(blankELF(), lowest) }
+
+func imageOf(program []byte, lowest int) (int, error) {
 	low, err := unix.MemfdCreate("blank", unix.MFD_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("memfd_create: %w", err)
 	}
 	defer unix.Close(low)
-	if _, err := unix.Write(low, blankELF()); err != nil {
+	if _, err := unix.Write(low, program); err != nil {
 		return -1, err
 	}
 	// A file that is open for writing cannot be executed (ETXTBSY).

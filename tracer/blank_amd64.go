@@ -19,8 +19,10 @@ f4                      ;           hlt
 
 const blankBase = 0x10000 // the lowest address that vm.mmap_min_addr usually allows
 
-// blankELF is a static executable of one page (elf(5)). Its end is zeros.
-func blankELF() []byte {
+func blankELF() []byte { return executable(blankListing.assemble()) }
+
+// executable is a static program of one page (elf(5)). Its end is zeros.
+func executable(code []byte) []byte {
 	const (
 		header  = 64
 		program = 56
@@ -49,6 +51,6 @@ func blankELF() []byte {
 	stack := elf[header+program:]
 	le.PutUint32(stack, 0x6474e551) // PT_GNU_STACK
 	le.PutUint32(stack[4:], 6)      // PF_R|PF_W
-	copy(elf[header+2*program:], blankListing.assemble())
+	copy(elf[header+2*program:], code)
 	return elf
 }

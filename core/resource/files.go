@@ -73,6 +73,7 @@ var FileKinds = []*FileKind{
 	&eventfd, &signalfd, &timerfd,
 	&epoll,
 	&memfd,
+	&pidfd,
 	&refusedFile,
 }
 

@@ -66,7 +66,7 @@ static void inotify_setup(void)
 
 static void pidfd_setup(void)
 {
-	fds[0] = got(syscall(SYS_pidfd_open, getpid(), 0), "pidfd_open");
+	fds[0] = got(syscall(SYS_pidfd_open, getppid(), 0), "pidfd_open");
 }
 
 static void userfaultfd_setup(void)
