@@ -33,6 +33,10 @@ const (
 	FileKind        Code = 1227
 	FileShared      Code = 1228
 	DmaBuf          Code = 1230
+	InotifyEvents   Code = 1253
+	SeccompListener Code = 1254
+	Landlock        Code = 1255
+	SecretMemory    Code = 1256
 )
 
 var descriptors = []Entry{
@@ -57,9 +61,12 @@ var descriptors = []Entry{
 	{Signalfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: signalfd",
 		"The kernel does not tell the set of signals.",
 		"Have the program close it first."},
-	{Inotify, unix.EOPNOTSUPP, "cannot save {a descriptor}: inotify instance",
-		"The kernel tells the watches by inode only and the events in the queue not at all.",
-		"Have the program close it first and watch anew afterwards."},
+	{Inotify, unix.EOPNOTSUPP, "cannot save {a descriptor}: inotify instance that watches a file whose name is not known",
+		"The kernel tells what is watched by inode only. Finding the name takes CAP_DAC_READ_SEARCH, or luck: it is looked for in the directories that the program has to do with. A deleted file has none.",
+		"Save the program as root, or start it in a directory above what it watches."},
+	{InotifyEvents, unix.EOPNOTSUPP, "cannot save {a descriptor}: inotify instance with events that have not been read",
+		"Events cannot be put back into the queue, and the program would miss them.",
+		"Try again when the program has read them."},
 	{Fanotify, unix.EOPNOTSUPP, "cannot save {a descriptor}: fanotify group",
 		"The marks and the events in the queue cannot be read back from the kernel.",
 		"Have the program close it first and mark anew afterwards."},
@@ -91,7 +98,7 @@ var descriptors = []Entry{
 		"Somebody waits for the lease to be given up, or the open file has locks of the process (F_SETLK) and of its own (F_OFD_SETLK) at once.",
 		"Try again, or have the program release it first."},
 	{Memfd, unix.EOPNOTSUPP, "cannot save {a descriptor}: file made by memfd_create that is not the program's alone",
-		"Another process has the file open or mapped, or it is of huge pages, secret, or cannot be read.",
+		"Another process has the file open or mapped, or it is of huge pages, or cannot be read.",
 		"Use a file with a name, for example in /dev/shm, or have the other process close it."},
 	{PathDescriptor, unix.EOPNOTSUPP, "cannot save {a descriptor}: opened with O_PATH to what is neither file nor directory",
 		"An O_PATH descriptor names a place in the file system; this one names a link, socket or device.",
@@ -123,4 +130,13 @@ var descriptors = []Entry{
 	{DmaBuf, unix.EOPNOTSUPP, "cannot save {a descriptor}: buffer shared with a device",
 		"The buffer belongs to a driver, which has no way to put it back.",
 		"Have the program close the device first."},
+	{SeccompListener, unix.EOPNOTSUPP, "cannot save {a descriptor}: listener of a seccomp filter",
+		"It answers for processes that run under the filter, and the kernel gives out no second listener for it.",
+		"End those processes and have the program close it first."},
+	{Landlock, unix.EOPNOTSUPP, "cannot save {a descriptor}: Landlock ruleset",
+		"The kernel does not tell the rules that have been put into it.",
+		"Have the program close it first, as it can once it has applied the rules."},
+	{SecretMemory, unix.EOPNOTSUPP, "cannot save {a descriptor}: file made by memfd_secret",
+		"Its memory is hidden from everybody but the program, and an image is for others to read.",
+		"Have the program unmap and close it first, or start it without: it usually has a fallback."},
 }

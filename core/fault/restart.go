@@ -18,6 +18,7 @@ const (
 	NotInImage        Code = 2126
 	NoSuchDescriptor  Code = 2127
 	FifoInUse         Code = 2128
+	WatchLost         Code = 2129
 	PIDTaken          Code = 2201
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
@@ -77,6 +78,9 @@ var restarts = []Entry{
 	{FifoInUse, unix.EBUSY, "cannot open {a named pipe} of the image: it is in use",
 		"What was in the pipe is put in again, and another process that has it open would mix it up with its own.",
 		"End that process first, which may be the one that was saved; or put something else there with --fd."},
+	{WatchLost, 0, "cannot have inotify watch {a file} again",
+		"The caller watches it by name, with its own rights and within its own limits (fs.inotify.max_user_watches).",
+		"See the cause at the end of the line; the file must be there, and the caller may read it."},
 	{PIDTaken, unix.EEXIST, "cannot take {the process id}: it is in use",
 		"A process, process group or session of that number exists.",
 		"Restart with --pids new, or inside a new pid namespace with crshim run --container."},

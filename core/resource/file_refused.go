@@ -39,8 +39,8 @@ var anonymous = map[string]fault.Code{
 	"btf":                fault.BPF,
 	"dmabuf":             fault.DmaBuf,
 	"[io_uring_cqwait]":  fault.IOUring,
-	"seccomp notify":     fault.AnonInode,
-	"[landlock-ruleset]": fault.AnonInode,
+	"seccomp notify":     fault.SeccompListener,
+	"[landlock-ruleset]": fault.Landlock,
 }
 
 // refusalOf names an open file that cannot be saved by what its link and its
@@ -55,7 +55,11 @@ func refusalOf(f *procfs.FD) fault.Code {
 	switch {
 	case strings.HasPrefix(f.Target, "pidfd:"):
 		return fault.Pidfd
-	case strings.HasPrefix(f.Target, "/memfd:"), f.Target == "/secretmem (deleted)":
+	case f.Target == "/secretmem (deleted)":
+		return fault.SecretMemory
+	case strings.HasPrefix(f.Target, "/dmabuf:"):
+		return fault.DmaBuf
+	case strings.HasPrefix(f.Target, "/memfd:"):
 		return fault.Memfd
 	case strings.Contains(f.Target, ":[") && strings.HasPrefix(f.Target, "pipe:"):
 		return fault.Pipe

@@ -73,7 +73,7 @@ var FileKinds = []*FileKind{
 	&eventfd, &signalfd, &timerfd,
 	&epoll,
 	&memfd,
-	&pidfd,
+	&pidfd, &inotify,
 	&refusedFile,
 }
 

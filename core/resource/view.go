@@ -44,7 +44,8 @@ type View struct {
 	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
 	// Its sockets, by inode number.
 	sockets map[uint64]*socketView
-	unix   unixView
+	unix    unixView
+	names   map[inodeID]string // of files that the process has to do with
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

@@ -20,6 +20,9 @@
 #ifndef SYS_memfd_secret
 #define SYS_memfd_secret 447
 #endif
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#endif
 #ifndef SYS_mseal
 #define SYS_mseal 462
 #endif
@@ -59,9 +62,29 @@ static void epoll_setup(void)
 	check_eq(close(fds[1]), 0);
 }
 
+/* An event that nobody has read. */
 static void inotify_setup(void)
 {
 	fds[0] = got(inotify_init1(0), "inotify");
+	check_eq(inotify_add_watch(fds[0], scenario_dir, IN_CREATE), 1);
+	fds[1] = temporary("new");
+}
+
+static void inotify_verify(int cycle)
+{
+	struct pollfd p = { .fd = fds[0], .events = POLLIN };
+
+	(void)cycle;
+	check_eq(poll(&p, 1, 0), 1);
+}
+
+/* A watched file that has no name any more. */
+static void inotify_deleted_setup(void)
+{
+	fds[0] = got(inotify_init1(0), "inotify");
+	fds[1] = temporary("watched");
+	check_eq(inotify_add_watch(fds[0], path("watched", -1), IN_MODIFY), 1);
+	check_eq(unlink(path("watched", -1)), 0);
 }
 
 static void pidfd_setup(void)
@@ -79,6 +102,57 @@ static void io_uring_setup(void)
 	static char params[120];
 
 	fds[0] = got(syscall(SYS_io_uring_setup, 4, params), "io_uring");
+}
+
+static void fanotify_setup(void)
+{
+	/* FAN_REPORT_FID, which anybody may have since Linux 5.13 */
+	fds[0] = got(syscall(SYS_fanotify_init, 0x200, 0), "fanotify");
+}
+
+static void perf_setup(void)
+{
+	static uint64_t attr[17] = { 1 | (uint64_t)112 << 32, 1 };	/* PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK */
+
+	attr[5] = 1 << 5;	/* exclude_kernel */
+	fds[0] = syscall(SYS_perf_event_open, attr, 0, -1, -1, 0UL);
+	if (fds[0] < 0 && errno == EACCES)
+		needs("kernel.perf_event_paranoid below 3");
+	got(fds[0], "perf events");
+}
+
+static void bpf_setup(void)
+{
+	static uint32_t attr[32] = { 2, 4, 4, 1 };	/* BPF_MAP_TYPE_ARRAY */
+
+	fds[0] = got(syscall(SYS_bpf, 0, attr, sizeof(attr)), "bpf");
+}
+
+static void secret_fd_setup(void)
+{
+	fds[0] = got(syscall(SYS_memfd_secret, 0), "memfd_secret");
+}
+
+static void landlock_setup(void)
+{
+	static uint64_t attr = 1;
+
+	fds[0] = syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	if (fds[0] < 0 && errno == EOPNOTSUPP)
+		needs("landlock");
+	got(fds[0], "landlock");
+}
+
+static void listener_setup(void)
+{
+	static struct { uint16_t code; uint8_t t, f; uint32_t k; } allow = { 6, 0, 0, 0x7fff0000 };
+	struct { unsigned short len; void *code; } filter = { 1, &allow };
+
+	check_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	fds[0] = syscall(SYS_seccomp, 1, 8 /* NEW_LISTENER */, &filter);
+	if (fds[0] < 0 && errno == EBUSY)
+		needs("no filter with a listener around the program");
+	got(fds[0], "a seccomp listener");
 }
 
 static void terminal_setup(void)
@@ -649,10 +723,17 @@ SCENARIOS(
 	REFUSE("unix-filter", BOTH, unix_filter_setup, NULL, EOPNOTSUPP),
 	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
 	REFUSE("eventfd", SELF, eventfd_setup, eventfd_verify, EOPNOTSUPP),
-	REFUSE("inotify", BOTH, inotify_setup, NULL, EOPNOTSUPP),
+	REFUSE("inotify", BOTH, inotify_setup, inotify_verify, EOPNOTSUPP),
+	REFUSE("inotify-deleted", BOTH, inotify_deleted_setup, NULL, EOPNOTSUPP),
 	REFUSE("pidfd", BOTH, pidfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("userfaultfd", BOTH, userfaultfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("io-uring", BOTH, io_uring_setup, NULL, EOPNOTSUPP),
+	REFUSE("fanotify", BOTH, fanotify_setup, NULL, EOPNOTSUPP),
+	REFUSE("perf", BOTH, perf_setup, NULL, EOPNOTSUPP),
+	REFUSE("bpf", BOTH | ROOT, bpf_setup, NULL, EOPNOTSUPP),
+	REFUSE("secret-fd", BOTH, secret_fd_setup, NULL, EOPNOTSUPP),
+	REFUSE("landlock", BOTH, landlock_setup, NULL, EOPNOTSUPP),
+	REFUSE("listener", EXTERNAL, listener_setup, NULL, EOPNOTSUPP),
 	REFUSE("memfd", SELF, memfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("terminal", BOTH, terminal_setup, NULL, EBADF),
 	REFUSE("linked", BOTH, linked_setup, linked_verify, EBADF),
