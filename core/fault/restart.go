@@ -36,6 +36,8 @@ const (
 	StageMemory       Code = 2601
 	StageRoom         Code = 2602
 	StageFailed       Code = 2603
+	SegmentInUse      Code = 2604
+	SegmentFailed     Code = 2605
 )
 
 var restarts = []Entry{
@@ -132,4 +134,10 @@ var restarts = []Entry{
 	{StageFailed, 0, "cannot stage {the image}",
 		"A call that the caller made to rebuild the process failed. Nothing was replaced.",
 		"See the cause at the end of the line."},
+	{SegmentInUse, unix.EBUSY, "cannot attach {System V shared memory}: other processes use it",
+		"The segment of the image is still there, and somebody has attached it: it would get its old contents under their hands.",
+		"End those processes first; ipcs -mp names the last one."},
+	{SegmentFailed, 0, "cannot make or attach {System V shared memory}",
+		"The segment of the image is gone, and the caller could not make it anew; or it is there and the caller may not attach it.",
+		"See the cause at the end of the line. If another segment has its key, remove that with ipcrm."},
 }

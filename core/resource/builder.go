@@ -40,6 +40,8 @@ type Builder struct {
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
 	unix     *unixRestore     // nil before the first unix socket
+	mem      *memoryRestore   // once its Load has begun
+	segments []uint64         // System V shared memory that was made, by id
 	parts    []Restoring      // nil where Parts has none for the process
 	spawned  *tracer.Siblings // the threads behind the first, nil without any
 
@@ -101,6 +103,11 @@ func (b *Builder) undoStage() error {
 	}
 	for _, gap := range b.Layout.Gaps(b.Remote.Scratch()) {
 		if err := b.Remote.Undo(unix.SYS_MUNMAP, uint64(gap.Start), gap.Len()); err != nil {
+			return err
+		}
+	}
+	for _, id := range b.segments {
+		if err := b.Remote.Undo(unix.SYS_SHMCTL, id, unix.IPC_RMID, 0); err != nil {
 			return err
 		}
 	}

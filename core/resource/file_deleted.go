@@ -128,6 +128,7 @@ func (c *contents) copyable() error {
 var deletedInode = InodeKind{
 	Match:  isDeletedMapping,
 	Code:   fault.MemoryUnlinked,
+	Shared: mappedElsewhere,
 	Refuse: refuseDeletedInode,
 	Dump:   dumpDeleted,
 	Kind:   deletedKind,
@@ -163,7 +164,7 @@ func refuseDeletedInode(_ *View, c *contents, _ string) error {
 }
 
 func dumpDeletedOpen(s *Saver, f *procfs.FD, ref object.Ref) error {
-	inode, first := s.Objects.Add(object.Inode, inodeID{f.Dev, f.Ino})
+	inode, first := s.Objects.Add(object.Inode, idOf(f))
 	rec := deletedOpen{File: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC, Pos: uint64(f.Pos)}
 	if err := s.W.Put(uint32(ref), &rec); err != nil || !first {
 		return err

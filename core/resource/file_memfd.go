@@ -82,6 +82,7 @@ func refuseMemfd(v *View, f *procfs.FD) *fault.Error {
 var memfdInode = InodeKind{
 	Match:  func(m *procfs.Mapping) bool { return m.Special() == procfs.SpecialMemfd },
 	Code:   fault.MemoryMemfd,
+	Shared: mappedElsewhere,
 	Refuse: refuseMemfdInode,
 	Dump:   dumpMemfdInode,
 	Kind:   memfdKind,
@@ -102,7 +103,7 @@ func refuseMemfdInode(_ *View, c *contents, _ string) error {
 }
 
 func dumpMemfd(s *Saver, f *procfs.FD, ref object.Ref) error {
-	inode, first := s.Objects.Add(object.Inode, inodeID{f.Dev, f.Ino})
+	inode, first := s.Objects.Add(object.Inode, idOf(f))
 	rec := memfdOpenRecord{File: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC, Pos: uint64(f.Pos)}
 	if err := s.W.Put(uint32(ref), &rec); err != nil || !first {
 		return err
@@ -141,9 +142,13 @@ func loadMemfd(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if head.Parent != uint32(ref) || access == unix.O_ACCMODE || rec.Pos > 1<<63-1 {
 		return nil, badImage(fault.ImageValue, what, "owner %d, flags %#o, offset %#x", head.Parent, rec.Flags, rec.Pos)
 	}
-	file, err := b.loadInode(object.Ref(rec.File))
+	carried, err := b.loadCarried(object.Ref(rec.File))
 	if err != nil {
 		return nil, err
+	}
+	file, ok := carried.(*stagedInode)
+	if !ok {
+		return nil, badImage(fault.ImageValue, what, "file %d is no memfd", rec.File)
 	}
 	file.shutNow()
 	open := file.made

@@ -122,7 +122,7 @@ func (v *View) isImage(f *procfs.FD) bool {
 }
 
 func dumpPipeEnd(s *Saver, f *procfs.FD, ref object.Ref) error {
-	inode, first := s.Objects.Add(object.Inode, inodeID{f.Dev, f.Ino})
+	inode, first := s.Objects.Add(object.Inode, idOf(f))
 	if err := s.W.Put(uint32(ref), &pipeEndRecord{Pipe: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC}); err != nil || !first {
 		return err
 	}

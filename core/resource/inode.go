@@ -11,6 +11,7 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -24,6 +25,8 @@ type InodeKind struct {
 	// Refuse names why one cannot be saved, or nil. The name is what /proc
 	// shows of the file.
 	Refuse func(v *View, c *contents, name string) error
+	// Shared says who else has the file behind a mapping, or nil.
+	Shared func(v *View, m *procfs.Mapping) error
 	// Dump writes the records, the first with ref as its parent.
 	Dump func(s *Saver, c *contents, ref object.Ref, name string) error
 	// Kind is that of the first record.
@@ -33,12 +36,21 @@ type InodeKind struct {
 }
 
 // InodeKinds is the table of them, asked in order.
-var InodeKinds = []*InodeKind{&memfdInode, &deletedInode}
+var InodeKinds = []*InodeKind{&memfdInode, &deletedInode, &sysvSegment}
 
-// inodeID is how stat(2) tells files apart.
-type inodeID struct{ dev, ino uint64 }
+// inodeID is how stat(2) tells files apart. The inode of System V shared memory
+// bears the number of the segment (ipc/shm.c, newseg), which another file of
+// the same device may have.
+type inodeID struct {
+	dev, ino uint64
+	sysv     bool
+}
 
-func mappedID(m *procfs.Mapping) inodeID { return inodeID{unix.Mkdev(m.Major, m.Minor), m.Inode} }
+func idOf(f *procfs.FD) inodeID { return inodeID{dev: f.Dev, ino: f.Ino} }
+
+func mappedID(m *procfs.Mapping) inodeID {
+	return inodeID{unix.Mkdev(m.Major, m.Minor), m.Inode, m.Special() == procfs.SpecialSysV}
+}
 
 // inodeKindOf returns the kind of the file behind a mapping, nil if it is one
 // with a name, or none.
@@ -65,7 +77,7 @@ func linkText(m *procfs.Mapping) string {
 func (v *View) openMapped(m *procfs.Mapping) (*contents, error) {
 	id := mappedID(m)
 	for i := range v.FDs {
-		if f := &v.FDs[i]; (inodeID{f.Dev, f.Ino}) == id && f.Flags&unix.O_PATH == 0 {
+		if f := &v.FDs[i]; idOf(f) == id && f.Flags&unix.O_PATH == 0 {
 			return openContents(v, readerOf(v, f))
 		}
 	}
@@ -89,6 +101,10 @@ func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
 	if err != nil {
 		return err
 	}
+	return k.Shared(v, m)
+}
+
+func mappedElsewhere(v *View, m *procfs.Mapping) error {
 	pid, err := v.usesFile(linkText(m), mappedID(m))
 	if err == nil && pid != 0 {
 		err = fmt.Errorf("pid %d has it, too", pid)
@@ -122,7 +138,7 @@ func (s *Saver) contentsOf(m *procfs.Mapping) (*contents, error) {
 // usesInode returns another process that has the file behind a descriptor open
 // or mapped, 0 if none is known.
 func (v *View) usesInode(f *procfs.FD) (procfs.PID, error) {
-	return v.usesFile(f.Target, inodeID{f.Dev, f.Ino})
+	return v.usesFile(f.Target, idOf(f))
 }
 
 // usesFile does so for what /proc calls by that text. What we may not look into
@@ -137,7 +153,7 @@ func (v *View) usesFile(target string, id inodeID) (procfs.PID, error) {
 			continue // ours, to look at it
 		}
 		var st unix.Stat_t
-		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", h.pid, h.fd), &st); err == nil && (inodeID{st.Dev, st.Ino}) == id {
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", h.pid, h.fd), &st); err == nil && (inodeID{dev: st.Dev, ino: st.Ino}) == id {
 			return h.pid, nil
 		}
 	}
@@ -188,9 +204,14 @@ func (k *InodeKind) dumpMapped(s *Saver, m *procfs.Mapping, ref object.Ref) erro
 }
 
 // carriedInode is such a file in the caller.
-type carriedInode interface{ inode() *stagedInode }
+type carriedInode interface {
+	// mapping adds the making of a mapping of it, with that protection.
+	mapping(b *Builder, m *stagedMapping, prot int) (*tracer.Row, error)
+	// shutNow is called when no mapping follows that belongs before.
+	shutNow()
+}
 
-// stagedInode is what all kinds of them have.
+// stagedInode is one that can be open.
 type stagedInode struct {
 	made     *stagedOpen // open for reading and writing
 	taken    bool        // by an open file of the image; else the commit closes it
@@ -200,9 +221,6 @@ type stagedInode struct {
 	shut func()
 }
 
-func (n *stagedInode) inode() *stagedInode { return n }
-
-// shutNow is called when no mapping follows that belongs before.
 func (n *stagedInode) shutNow() {
 	if n.shut != nil {
 		n.shut()
@@ -210,9 +228,20 @@ func (n *stagedInode) shutNow() {
 	}
 }
 
-// loadInode returns the file of that reference, made at its first sight.
-func (b *Builder) loadInode(ref object.Ref) (*stagedInode, error) {
-	made, err := sharedInode(b, ref, func(ref object.Ref) (carriedInode, error) {
+func (n *stagedInode) mapping(b *Builder, m *stagedMapping, prot int) (*tracer.Row, error) {
+	from := n.made
+	if !m.private() && m.vma.Flags&image.VMShared == 0 {
+		if n.readOnly == nil {
+			n.readOnly = b.reopen(n.made, unix.O_RDONLY)
+		}
+		from = n.readOnly
+	}
+	return b.Stage().Mmap(m.at, prot, m.mapFlags(), from.fd, m.vma.Pgoff*procfs.PageSize), nil
+}
+
+// loadCarried returns the file of that reference, made at its first sight.
+func (b *Builder) loadCarried(ref object.Ref) (carriedInode, error) {
+	return sharedInode(b, ref, func(ref object.Ref) (carriedInode, error) {
 		next, err := b.R.Peek()
 		if err != nil {
 			return nil, err
@@ -224,8 +253,4 @@ func (b *Builder) loadInode(ref object.Ref) (*stagedInode, error) {
 		}
 		return nil, badImage(fault.ImageRecord, fmt.Sprintf("file %d", ref), "record of kind %v", next)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return made.inode(), nil
 }

@@ -12,6 +12,9 @@ import (
 
 // Commit drops the caller's memory and moves the staged memory into place.
 func (r *memoryRestore) Commit(b *Builder, p *tracer.Program) error {
+	for _, segment := range r.refill {
+		segment.commit(b, p)
+	}
 	keep := make(map[procfs.Range]bool)
 	for _, mv := range r.moves {
 		keep[mv.from] = true

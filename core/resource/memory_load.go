@@ -22,7 +22,8 @@ type memoryRestore struct {
 	mapped    []*stagedMapping       // those that are moved at commit
 	files     map[string]*stagedFile // opened for mapping, by name and access
 	fromFiles []fileMapping
-	inodes    []*stagedInode           // mapped, and not yet shut
+	inodes    []carriedInode           // mapped
+	refill    []*stagedSegment         // that get their contents at commit
 	lates     []*stagedMapping         // mapped once those are shut
 	moves     map[procfs.Special]place // vdso and its like
 	nursery   *nursery                 // nil until huge pages are worth it
@@ -36,7 +37,7 @@ func (r *memoryRestore) Load(b *Builder) error {
 	if err != nil {
 		return err
 	}
-	r.mm = mm
+	r.mm, b.mem = mm, r
 	r.files = make(map[string]*stagedFile)
 	r.moves = make(map[procfs.Special]place)
 	if err := r.checkMM(b); err != nil {

@@ -19,6 +19,8 @@ import (
 type memorySave struct {
 	brk     *tracer.Row
 	objects map[inodeID]*sharedObject
+	// segments of System V shared memory that are attached, by id
+	segments map[uint64]*segmentAnswer
 }
 
 func (*memorySave) Survey(v *View) fault.List {
@@ -76,8 +78,6 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 		return 0
 	case procfs.SpecialHugeTLB:
 		return fault.MemoryHugetlb
-	case procfs.SpecialSysV:
-		return fault.MemorySysV
 	case procfs.SpecialUprobes, procfs.SpecialAIO, procfs.SpecialOther:
 		return fault.MemorySpecial
 	}
@@ -147,8 +147,9 @@ func sharedWith(self procfs.PID, objects map[inodeID]*procfs.Mapping) map[*procf
 	return found
 }
 
-func (s *memorySave) Ask(_ *Saver, p *tracer.Program) {
+func (s *memorySave) Ask(d *Saver, p *tracer.Program) {
 	s.brk = p.Brk(0)
+	s.askSegments(d, p)
 }
 
 func (s *memorySave) Dump(d *Saver) error {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/object"
@@ -155,6 +157,35 @@ func without(set []procfs.Range, r procfs.Range) []procfs.Range {
 		}
 	}
 	return rest
+}
+
+// sharedObject returns the mapping of a shared anonymous object as a whole,
+// which is made at its first sight. Mappings of the image are second views.
+func (r *memoryRestore) sharedObject(b *Builder, m *stagedMapping) (*stagedMapping, error) {
+	ref := object.Ref(m.more.Objref)
+	bad := func(format string, args ...any) error {
+		return badImage(fault.ImageValue, fmt.Sprintf("mapping %v", m.final), format, args...)
+	}
+	known, ok, err := b.Objects.Get(object.SharedMemory, ref)
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	if ok {
+		base := known.(*stagedMapping)
+		if base.more.Size != m.more.Size {
+			return nil, bad("shared object of two sizes")
+		}
+		return base, nil
+	}
+	base, err := r.mapAside(b, m.more.Size, unix.MAP_SHARED|m.mapFlags()&unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	base.more = m.more
+	if err := b.Objects.Add(object.SharedMemory, ref, base); err != nil {
+		return nil, bad("%v", err)
+	}
+	return base, r.loadHidden(b, base)
 }
 
 // loadHidden reads what no mapping shows of an object into the place where it

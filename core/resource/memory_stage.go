@@ -8,7 +8,6 @@ import (
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
-	"github.com/crshim/crshim/core/object"
 	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
@@ -146,30 +145,18 @@ func (r *memoryRestore) clear(b *Builder, final procfs.Range) error {
 func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 	object := fmt.Sprintf("mapping %v", m.final)
 	prot := m.prot()
-	flags := mapFixedNoReplace
-	if m.private() {
-		flags |= unix.MAP_PRIVATE
-		if m.vma.Flags&image.VMAccount != 0 {
-			prot |= unix.PROT_WRITE // memory is accounted for when it becomes writable
-		}
-	} else {
-		flags |= unix.MAP_SHARED
-	}
-	if m.vma.Flags&image.VMGrowsDown != 0 {
-		flags |= unix.MAP_GROWSDOWN // not MAP_STACK, which keeps huge pages out since Linux 6.7
-	}
-	if m.vma.Flags&image.VMNoReserve != 0 {
-		flags |= unix.MAP_NORESERVE
+	flags := m.mapFlags()
+	if m.private() && m.vma.Flags&image.VMAccount != 0 {
+		prot |= unix.PROT_WRITE // memory is accounted for when it becomes writable
 	}
 	m.open = prot != m.prot()
 	var row *tracer.Row
 	switch {
 	case m.carried():
-		fd, err := r.carried(b, m)
-		if err != nil {
+		var err error
+		if row, err = r.stageCarried(b, m, prot); err != nil {
 			return err
 		}
-		row = b.Stage().Mmap(m.at, prot, flags, fd, m.vma.Pgoff*procfs.PageSize)
 	case m.vma.Type == image.VMAFile:
 		f, err := r.mapFile(b, m)
 		if err != nil {
@@ -183,9 +170,7 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 		if err != nil {
 			return err
 		}
-		from := base.Start + procfs.Addr(m.vma.Pgoff*procfs.PageSize)
-		// An old size of 0 maps the same pages a second time (mremap(2)).
-		row = b.Stage().Mremap(procfs.Range{Start: from, End: from}, m.at.Len(), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, m.at.Start)
+		row = b.secondView(base, m)
 		m.open = prot != unix.PROT_READ|unix.PROT_WRITE
 	}
 	b.Expect(row, fault.StageMemory, object)
@@ -202,39 +187,19 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 	return nil
 }
 
-// sharedObject returns where a shared anonymous object is mapped as a whole,
-// making it at first sight. Mappings of the image are second views of it.
-func (r *memoryRestore) sharedObject(b *Builder, m *stagedMapping) (procfs.Range, error) {
-	ref := object.Ref(m.more.Objref)
-	known, ok, err := b.Objects.Get(object.SharedMemory, ref)
-	if err != nil {
-		return procfs.Range{}, badImage(fault.ImageValue, fmt.Sprintf("mapping %v", m.final), "%v", err)
+// mapFlags are those of mmap(2) that make it what it is.
+func (m *stagedMapping) mapFlags() int {
+	flags := mapFixedNoReplace | unix.MAP_SHARED
+	if m.private() {
+		flags = mapFixedNoReplace | unix.MAP_PRIVATE
 	}
-	if ok {
-		base := known.(*stagedMapping)
-		if base.more.Size != m.more.Size {
-			return procfs.Range{}, badImage(fault.ImageValue, fmt.Sprintf("mapping %v", m.final), "shared object of two sizes")
-		}
-		return base.at, nil
+	if m.vma.Flags&image.VMGrowsDown != 0 {
+		flags |= unix.MAP_GROWSDOWN // not MAP_STACK, which keeps huge pages out since Linux 6.7
 	}
-	at, ok := b.Layout.Find(m.more.Size, m.final.Start, hugePage)
-	if !ok {
-		return procfs.Range{}, &fault.Error{Code: fault.StageRoom, Object: "shared memory"}
-	}
-	b.Layout.Occupy(at)
-	base := &stagedMapping{vma: m.vma, more: m.more, at: at}
-	r.mapped = append(r.mapped, base) // no final place: dropped at commit
-	flags := unix.MAP_SHARED | unix.MAP_ANONYMOUS | mapFixedNoReplace
 	if m.vma.Flags&image.VMNoReserve != 0 {
 		flags |= unix.MAP_NORESERVE
 	}
-	row := b.Stage().Mmap(at, unix.PROT_READ|unix.PROT_WRITE, flags, tracer.FD(-1), 0)
-	b.Expect(row, fault.StageMemory, "shared memory")
-	if err := b.Objects.Add(object.SharedMemory, ref, base); err != nil {
-		return at, badImage(fault.ImageValue, "shared memory", "%v", err)
-	}
-	err = r.loadHidden(b, base)
-	return base.at, err
+	return flags
 }
 
 // fill reads the mapping's contents into place.

@@ -186,7 +186,7 @@ func (v *memoryView) checkSwap() error {
 func (v *memoryView) stat() unix.Stat_t {
 	now := unix.NsecToTimespec(time.Now().UnixNano())
 	return unix.Stat_t{
-		Size: int64(v.size), Mode: unix.S_IFREG | 0o600, Atim: now, Mtim: now,
+		Ino: v.id.ino, Size: int64(v.size), Mode: unix.S_IFREG | 0o600, Atim: now, Mtim: now,
 		Uid: v.s.Status.Uid[3], Gid: v.s.Status.Gid[3],
 	}
 }

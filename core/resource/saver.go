@@ -34,7 +34,8 @@ type Saver struct {
 	Position func() (int64, error)
 	parts    []Saving // nil where Parts has none for the process
 	answers  answers
-	netns    uint64 // cookie of its network namespace, once it was asked for
+	segments map[uint64]*segmentAnswer // System V shared memory that is attached, by id
+	netns    uint64                    // cookie of its network namespace, once it was asked for
 }
 
 // copyPages is up to how many pages of a chunk we copy ourselves: below it,

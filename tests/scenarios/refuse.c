@@ -277,18 +277,6 @@ static void hugetlb_setup(void)
 	fill(region, 1 << 16, 1);
 }
 
-static void sysv_setup(void)
-{
-	int id = shmget(IPC_PRIVATE, 1 << 16, IPC_CREAT | 0600);
-
-	if (id < 0)
-		needs("System V shared memory");
-	region = shmat(id, NULL, 0);
-	check_eq(shmctl(id, IPC_RMID, NULL), 0);	/* goes with the last user */
-	check(region != (void *)-1);
-	fill(region, 1 << 16, 1);
-}
-
 /*
  * A child, and memory that it shares. Neither hinders a self checkpoint, which
  * saves the calling process alone.
@@ -348,6 +336,20 @@ static void fifo_deleted_setup(void)
 	check_eq(mkfifo(path("fifo", -1), 0600), 0);
 	fds[0] = got(open(path("fifo", -1), O_RDWR), "fifo");
 	check_eq(unlink(path("fifo", -1)), 0);
+}
+
+/* System V shared memory that the child has, too. */
+static void sysv_setup(void)
+{
+	int id = shmget(IPC_PRIVATE, 1 << 16, IPC_CREAT | 0600);
+
+	if (id < 0)
+		needs("System V shared memory");
+	region = shmat(id, NULL, 0);
+	check_eq(shmctl(id, IPC_RMID, NULL), 0);	/* goes with the last user */
+	check(region != (void *)-1);
+	fill(region, 1 << 16, 1);
+	child_start();
 }
 
 /* The image into a pipe that only the program itself could read. */
@@ -746,7 +748,7 @@ SCENARIOS(
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("sealed", BOTH, sealed_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
-	REFUSE("sysv", BOTH, sysv_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("sysv", SELF, sysv_setup, shared_verify, EOPNOTSUPP),
 	REFUSE("shared", EXTERNAL, shared_setup, shared_verify, EOPNOTSUPP),
 	REFUSE("children", EXTERNAL, child_start, child_verify, EOPNOTSUPP),
 	REFUSE("thread", BOTH, thread_setup, thread_verify, EOPNOTSUPP),
