@@ -38,18 +38,21 @@ type InodeKind struct {
 // InodeKinds is the table of them, asked in order.
 var InodeKinds = []*InodeKind{&memfdInode, &deletedInode, &sysvSegment}
 
-// inodeID is how stat(2) tells files apart. The inode of System V shared memory
-// bears the number of the segment (ipc/shm.c, newseg), which another file of
-// the same device may have.
-type inodeID struct {
-	dev, ino uint64
-	sysv     bool
-}
+// inodeID is how stat(2) tells files apart.
+type inodeID struct{ dev, ino uint64 }
 
-func idOf(f *procfs.FD) inodeID { return inodeID{dev: f.Dev, ino: f.Ino} }
+// sysvDevice stands for the device of System V shared memory. Its inodes bear
+// the numbers of the segments (ipc/shm.c, newseg), which other files of their
+// device may have as well.
+const sysvDevice = 1<<64 - 1
+
+func idOf(f *procfs.FD) inodeID { return inodeID{f.Dev, f.Ino} }
 
 func mappedID(m *procfs.Mapping) inodeID {
-	return inodeID{unix.Mkdev(m.Major, m.Minor), m.Inode, m.Special() == procfs.SpecialSysV}
+	if m.Special() == procfs.SpecialSysV {
+		return inodeID{sysvDevice, m.Inode}
+	}
+	return inodeID{unix.Mkdev(m.Major, m.Minor), m.Inode}
 }
 
 // inodeKindOf returns the kind of the file behind a mapping, nil if it is one
@@ -153,7 +156,7 @@ func (v *View) usesFile(target string, id inodeID) (procfs.PID, error) {
 			continue // ours, to look at it
 		}
 		var st unix.Stat_t
-		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", h.pid, h.fd), &st); err == nil && (inodeID{dev: st.Dev, ino: st.Ino}) == id {
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", h.pid, h.fd), &st); err == nil && (inodeID{st.Dev, st.Ino}) == id {
 			return h.pid, nil
 		}
 	}
