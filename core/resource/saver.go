@@ -296,7 +296,7 @@ func (m *pageSource) Digest(n int64, h io.Writer) error {
 
 // hashFile hashes n bytes of a file from an offset on.
 func hashFile(h io.Writer, f *os.File, from, n int64) error {
-	_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(f, from, n), make([]byte, pieceSize))
+	_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(f, from, n), make([]byte, min(n, pieceSize)))
 	return err
 }
 

@@ -21,7 +21,7 @@ type View struct {
 	FDs      []procfs.FD
 	Timers   []procfs.Timer
 	Children []procfs.PID
-	Siblings []*procfs.Status // of its threads but the first
+	Siblings []*procfs.Status // of its threads but the first; none at a glance
 	Root     string           // its root directory as seen from ours, "/" where they are the same
 
 	// CallsCaught tells whether the emulated calls are available to it.
@@ -50,11 +50,20 @@ type View struct {
 
 // Look reads the view of a process. It holds /proc/PID open until Close.
 func Look(pid procfs.PID, self bool) (*View, error) {
-	return look(pid, self, (*procfs.Proc).Mappings)
+	v, err := look(pid, self, (*procfs.Proc).Mappings)
+	if err != nil || v.Status.Threads == 1 {
+		return v, err
+	}
+	if err := v.readSiblings(); err != nil {
+		v.Close()
+		return nil, fmt.Errorf("look at threads of pid %d: %w", pid, err)
+	}
+	return v, nil
 }
 
 // Glance is Look without the flags of mappings, for which the kernel walks all
-// pages of the process: it costs nothing however large that is.
+// pages of the process, and without the other threads: it costs little however
+// large the process is.
 func Glance(pid procfs.PID, self bool) (*View, error) {
 	return look(pid, self, (*procfs.Proc).Maps)
 }
@@ -97,10 +106,8 @@ func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err 
 	if v.Children, err = v.Proc.Children(); err != nil {
 		return err
 	}
-	if v.Root, err = v.Proc.Link("root"); err != nil || v.Status.Threads == 1 {
-		return err
-	}
-	return v.readSiblings()
+	v.Root, err = v.Proc.Link("root")
+	return err
 }
 
 func (v *View) readSiblings() error {
