@@ -52,6 +52,15 @@
 // After Remote.Become the header holds another state instead of the task's
 // own, and that is what the task loads, here or by itself.
 //
+// # Siblings
+//
+// The other threads of a borrowed process run programs of their own in a region
+// that they share (Visit), and so do new ones (Spawn). They wait for a word of
+// it by futex(2) and are stopped by us only there; the borrowed thread sets the
+// word, and if we are gone it does so as one of its undo calls. A visited
+// thread then goes back by rt_sigreturn(2), a spawned one ends or, after
+// Become, goes on as what it was to be.
+//
 // What can remain if we are ended: 216 bytes in the vdso's padding, which
 // nobody reads; scratch memory beyond the first area (programs with much
 // data), and all of it after Become or Keep; a SIGSTOP, or a foreign signal of

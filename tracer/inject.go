@@ -32,8 +32,10 @@ type Remote struct {
 	final   State // what the task gets at the end
 	become  bool  // final is not its own
 	signal  unix.Signal
-	undo    Addr // topmost undo row
-	undoGen int  // grows whenever the undo table is emptied
+	undo    Addr   // topmost undo row
+	undoEnd Addr   // behind the lowest one
+	parting []byte // the undo row that Become leaves; nil for none
+	undoGen int    // grows whenever the undo table is emptied
 	held    []Siginfo
 	newTID  TID // of the last clone or fork
 	dead    bool
@@ -189,7 +191,7 @@ func (r *Remote) probePark() error {
 
 func (r *Remote) setLayout(l layout) {
 	r.at = l
-	r.undo = l.undo.End
+	r.undo, r.undoEnd = l.undo.End, l.undo.End
 	r.data = arena{areas: []Range{l.data}, next: l.data.Start}
 }
 
@@ -203,7 +205,7 @@ func (r *Remote) header() []byte {
 		xstate = uint64(r.at.xstate.Start)
 	}
 	h := words(uint64(r.at.rows.Start), uint64(r.at.rows.Start),
-		uint64(r.undo), uint64(r.at.undo.End), uint64(r.signal), r.final.Sigmask)
+		uint64(r.undo), uint64(r.undoEnd), uint64(r.signal), r.final.Sigmask)
 	h = append(h, leaveRegs(regs)...)
 	return append(h, words(xstate)...)
 }
@@ -343,15 +345,24 @@ func (r *Remote) Become(s State) error {
 		parts = append(parts, part{r.at.xstate.Start, whole})
 	}
 	own := *r
-	r.final, r.become, r.undo = s, true, r.at.undo.End
+	r.final, r.become, r.undo, r.undoEnd = s, true, r.at.undo.End, r.at.undo.End
+	if r.parting != nil {
+		// Below those that are still valid.
+		if own.undo-r.at.undo.Start < rowSize {
+			return r.e.fault("become in", ErrFull)
+		}
+		r.undo, r.undoEnd = own.undo-rowSize, own.undo
+		parts = append(parts, part{r.undo, r.parting})
+	}
 	// The header is one page, which the kernel copies in one go: the state is
 	// either the old or the new one, never a mixture.
 	parts = append(parts, part{r.at.header.Start, r.header()})
 	if err := r.e.transfer(unix.ProcessVMWritev, parts); err != nil {
-		r.final, r.become, r.undo = own.final, own.become, own.undo
+		r.final, r.become, r.undo, r.undoEnd = own.final, own.become, own.undo, own.undoEnd
 		return r.e.fault("become in", err)
 	}
 	r.undoGen++
+	r.parting = nil
 	r.data.loosen()
 	return nil
 }

@@ -31,7 +31,7 @@ func (r *Remote) move(to Addr) error {
 	if to == 0 || to%Addr(procfs.PageSize) != 0 {
 		return unix.EINVAL
 	}
-	old, oldUndo := r.at, r.undo
+	old, oldUndo, stale := r.at, r.undo, r.at.undo.End-r.undoEnd
 	p := r.begin()
 	m := p.Call(unix.SYS_MMAP, immediates(mmapArgs(to, r.size))...)
 	m.Undo(unix.SYS_MUNMAP, m, Imm(r.size))
@@ -55,7 +55,7 @@ func (r *Remote) move(to Addr) error {
 		return err
 	}
 	r.setLayout(layOut(to, r.size))
-	r.undo = r.at.undo.End - Addr(len(kept)) - rowSize
+	r.undo, r.undoEnd = r.at.undo.End-Addr(len(kept))-rowSize, r.at.undo.End-stale
 	table := append(undoRow(unix.SYS_MUNMAP, []uint64{uint64(old.whole.Start), r.size}), kept...)
 	parts = []part{{r.undo, table}, {r.at.xstate.Start, xstate}, {r.at.header.Start, r.header()}}
 	err := r.e.transfer(unix.ProcessVMWritev, parts)
@@ -65,7 +65,7 @@ func (r *Remote) move(to Addr) error {
 	}
 	if err != nil {
 		r.setLayout(old)
-		r.undo = withNew
+		r.undo, r.undoEnd = withNew, old.undo.End-stale
 		return err
 	}
 	unmapOld := &Undo{r: r, below: r.at.undo.End - r.undo, gen: r.undoGen}

@@ -19,8 +19,8 @@ const siblingFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLO
 // all signals blocked, and end if fn fails or we do. They have their memory at
 // the page boundary at, which must be free for SiblingsSize bytes.
 //
-// After that: Program for each, Become of the borrowed thread, Prepare, Release
-// in its last program, Settle, and Detach after Inject.
+// After that: Program for each, Prepare, Become of the borrowed thread, Release
+// in its last program, Halt, Settle, and Detach after Inject.
 //
 // The error wraps EAGAIN if there are too many threads, EEXIST if a number is
 // taken, and EPERM if we may not choose (clone3(2)).
@@ -29,6 +29,9 @@ func (r *Remote) Spawn(at Addr, tids []TID) (*Siblings, error) {
 		return nil, err
 	}
 	s, err := r.mapSiblings(at, len(tids), siblingsWait)
+	if err == nil {
+		err = r.Undo(unix.SYS_MUNMAP, uint64(s.region.Start), s.region.Len())
+	}
 	if err == nil {
 		err = s.spawn(tids)
 	}
@@ -147,21 +150,18 @@ func (s *Siblings) Own() ([]TID, error) {
 	return tids, nil
 }
 
-// Prepare says what each sibling becomes once it has run its program. It must
-// follow Become: should we end from here on, they go on as well.
+// Prepare says what each sibling becomes once it has run its program. Become
+// must follow: from then on they go on as well, should we end.
 func (s *Siblings) Prepare(states []State) error {
-	err := s.write(states)
-	if err == nil {
-		var args []uint64
-		for _, a := range s.telling(siblingsLeave) {
-			w, _ := a.word()
-			args = append(args, w)
-		}
-		err = s.r.Undo(unix.SYS_FUTEX, args...)
-	}
-	if err != nil {
+	if err := s.write(states); err != nil {
 		return fmt.Errorf("prepare siblings: %w", err)
 	}
+	var args []uint64
+	for _, a := range s.telling(siblingsLeave) {
+		w, _ := a.word()
+		args = append(args, w)
+	}
+	s.r.parting = undoRow(unix.SYS_FUTEX, args)
 	return nil
 }
 

@@ -46,7 +46,7 @@ func (r *Remote) reserveUndo(n int) (Addr, error) {
 // them, in one go, such that the task never sees half a row.
 func (r *Remote) undoParts(addr Addr, rows []byte) []part {
 	r.undo = addr
-	return []part{{addr, rows}, {r.at.header.Start + headerUndo, words(uint64(addr))}}
+	return []part{{addr, rows}, {r.at.header.Start + headerUndo, words(uint64(addr), uint64(r.undoEnd))}}
 }
 
 func undoRow(nr uint64, args []uint64) []byte {
@@ -95,7 +95,7 @@ func (r *Remote) rollback() error {
 
 // dropUndo notes that the table in the task is empty.
 func (r *Remote) dropUndo() {
-	r.undo = r.at.undo.End
+	r.undo, r.undoEnd = r.at.undo.End, r.at.undo.End
 	r.undoGen++
 }
 

@@ -168,9 +168,6 @@ func (b *Builder) Commit() error {
 		return fmt.Errorf("prepare commit: %w", err)
 	}
 	if b.spawned != nil {
-		if err := b.spawned.Prepare(b.siblingStates()); err != nil {
-			return err
-		}
 		b.spawned.Release(p)
 	}
 	if err := p.Run(); err != nil {

@@ -348,7 +348,7 @@ func (b *Builder) prepareSiblings(p *tracer.Program) error {
 			}
 		}
 	}
-	return nil
+	return b.spawned.Prepare(b.siblingStates())
 }
 
 // settleSiblings gives the spawned threads their states.

@@ -220,6 +220,21 @@ static void threads(void)
 		pause();
 }
 
+static void *spinner(void *arg)
+{
+	spin();
+	return arg;
+}
+
+// team is a thread that checks all its registers, and one that only waits.
+static void team(void)
+{
+	pthread_t t;
+	pthread_create(&t, NULL, spinner, NULL);
+	for (;;)
+		pause();
+}
+
 // filter has a seccomp filter refuse one system call.
 static void filter(unsigned nr)
 {
@@ -273,5 +288,7 @@ int main(int argc, char **argv)
 		critical();
 	else if (!strcmp(argv[1], "threads"))
 		threads();
+	else if (!strcmp(argv[1], "team"))
+		team();
 	return report->bad != 0;
 }
