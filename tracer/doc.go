@@ -64,7 +64,9 @@
 // What can remain if we are ended: 216 bytes in the vdso's padding, which
 // nobody reads; scratch memory beyond the first area (programs with much
 // data), and all of it after Become or Keep; a SIGSTOP, or a foreign signal of
-// the kind that parks, that came during the loan is lost.
+// the kind that parks, that came during the loan is lost; the region of siblings;
+// of a call that a visited thread was in, the time that was left: it ends with
+// EINTR.
 //
 // A seccomp filter that forbids mmap, munmap, getpid, gettid, tgkill or
 // rt_sigprocmask makes a task impossible to borrow without CAP_SYS_ADMIN: with
