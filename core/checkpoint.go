@@ -255,6 +255,7 @@ func (c *checkpoint) dump() (err error) {
 	defer func() { err = errors.Join(err, trim()) }()
 	w := image.NewWriter(out, Records)
 	e := c.frozen.Leader()
+	var unkept error
 	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
 		defer func() {
 			if errors.Is(err, unix.EPIPE) && e != c.caught {
@@ -274,6 +275,7 @@ func (c *checkpoint) dump() (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
+		s.Doomed = c.req.Then == KillTarget && !c.self()
 		if in := readback(c.req.Out); in != nil {
 			defer func() { _ = in.Close() }() // only read from
 			s.Readback, s.Position = in, func() (int64, error) { return c.req.Out.Seek(0, io.SeekCurrent) }
@@ -287,19 +289,24 @@ func (c *checkpoint) dump() (err error) {
 		if err := s.Dump(); err != nil {
 			return err
 		}
-		if err := w.Close(); err != nil || !c.lent {
+		if err := w.Close(); err != nil {
 			return err
 		}
-		p := r.Program()
-		p.Close(fd)
-		return p.Run()
+		if c.lent {
+			p := r.Program()
+			p.Close(fd)
+			if err := p.Run(); err != nil {
+				return err
+			}
+		}
+		if c.req.Saved != nil {
+			unkept = c.req.Saved() // here, since a doomed target goes on if this fails
+		}
+		return unkept
 	})
 	c.bytes = w.Offset()
-	if err == nil && c.req.Saved != nil {
-		return c.req.Saved()
-	}
-	if err == nil {
-		return nil
+	if err == nil || unkept != nil {
+		return err
 	}
 	err = writeError(err)
 	if c.bytes == 0 {

@@ -39,6 +39,8 @@ type Builder struct {
 	fds      *descriptors
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
+	inside   map[ends]*inside // connections of which one end has been read
+	pairs    []*completePair
 	unix     *unixRestore     // nil before the first unix socket
 	mem      *memoryRestore   // once its Load has begun
 	segments []uint64         // System V shared memory that was made, by id

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -39,19 +38,19 @@ const (
 )
 
 type inetRecord struct {
-	Domain  uint16 `doc:"2 for IPv4, 10 for IPv6"`
-	Type    uint16 `doc:"1 for TCP, 2 for UDP"`
-	State   uint16 `doc:"TCP_* of <netinet/tcp.h>; of UDP 1 if it has a peer, else 7"`
-	_       [2]byte
-	Flags   uint32 `fmt:"oct" doc:"open flags"`
-	UID     uint32 `doc:"owner, who may share a port by SO_REUSEPORT"`
-	GID     uint32
-	Backlog uint32 `doc:"how many connections may wait, of listen(2)"`
-	Waiting uint32 `doc:"bytes of datagrams, or connections, that waited when it was saved; informational"`
-	Groups  uint32 `doc:"how many INET_GROUPs follow"`
-	Local   inetAddress
-	Peer    inetAddress
-	Options []socketOption
+	Domain    uint16 `doc:"2 for IPv4, 10 for IPv6"`
+	Type      uint16 `doc:"1 for TCP, 2 for UDP"`
+	State     uint16 `doc:"TCP_* of <netinet/tcp.h>; of UDP 1 if it has a peer, else 7"`
+	Connected uint16 `doc:"1 if it is or was connected by TCP: a TCP_CONNECTION follows"`
+	Flags     uint32 `fmt:"oct" doc:"open flags"`
+	UID       uint32 `doc:"owner, who may share a port by SO_REUSEPORT"`
+	GID       uint32
+	Backlog   uint32 `doc:"how many connections may wait, of listen(2)"`
+	Waiting   uint32 `doc:"bytes of datagrams, or connections, that waited when it was saved; informational"`
+	Groups    uint32 `doc:"how many INET_GROUPs follow"`
+	Local     inetAddress
+	Peer      inetAddress
+	Options   []socketOption
 }
 
 // isOwnInet tells whether a socket is to be made again. One that somebody gave
@@ -216,10 +215,12 @@ func receiveMemory(fd int) (uint32, error) {
 // inetSocket is an internet socket of the image in the making.
 type inetSocket struct {
 	*inetRecord
-	kind sockets
-	rows []*option // of rec.Options
-	name string    // in messages
-	open *stagedOpen
+	kind     sockets
+	rows     []*option // of rec.Options
+	name     string    // in messages
+	open     *stagedOpen
+	kept     bool // in repair mode until the commit
+	floating bool // its address may be another one now
 }
 
 func loadInet(b *Builder, ref object.Ref) (*stagedOpen, error) {
@@ -227,10 +228,8 @@ func loadInet(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.make(b)
-	s.own(b)
 	if s.Type == unix.SOCK_STREAM {
-		err = s.loadTCP(b)
+		err = s.loadTCP(b, ref)
 	} else {
 		err = s.loadUDP(b, ref)
 	}
@@ -248,6 +247,11 @@ func skipInet(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.Connected != 0 {
+		if _, err := readConnection(b, ref); err != nil {
+			return nil, err
+		}
+	}
 	for range s.Groups {
 		if _, _, err := image.Expect[inetGroupRecord](b.R); err != nil {
 			return nil, err
@@ -264,8 +268,8 @@ func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
 	}
 	s := &inetSocket{inetRecord: rec, kind: dgram, name: fmt.Sprintf("socket %v", addressText(rec.Domain, &rec.Local))}
 	switch {
-	case head.Parent != uint32(ref):
-		return nil, badImage(fault.ImageValue, s.name, "owner %d", head.Parent)
+	case head.Parent != uint32(ref) || rec.Connected > 1 || rec.Connected != 0 && rec.Type != unix.SOCK_STREAM:
+		return nil, badImage(fault.ImageValue, s.name, "owner %d, type %d", head.Parent, rec.Type)
 	case rec.Domain != unix.AF_INET && rec.Domain != unix.AF_INET6, len(rec.Options) > len(socketOptions):
 		return nil, badImage(fault.ImageValue, s.name, "domain %d, %d options", rec.Domain, len(rec.Options))
 	}
@@ -299,10 +303,16 @@ func (s *inetSocket) make(b *Builder) {
 
 // set stages the options that want takes.
 func (s *inetSocket) set(b *Builder, want func(o *option) bool) {
-	for i, o := range s.rows {
+	s.eachOption(func(o *option, value []byte) {
 		if want(o) {
-			b.Expect(b.setOption(b.Stage(), s.open.fd, o, s.Options[i].Value[:]), fault.SocketState, s.name)
+			b.Expect(b.setOption(b.Stage(), s.open.fd, o, value), fault.SocketState, s.name)
 		}
+	})
+}
+
+func (s *inetSocket) eachOption(do func(o *option, value []byte)) {
+	for i, o := range s.rows {
+		do(o, s.Options[i].Value[:])
 	}
 }
 
@@ -314,28 +324,31 @@ func (s *inetSocket) bind(b *Builder) {
 	if s.Local.Port == 0 {
 		return
 	}
-	p := b.Stage()
 	local := s.Local
 	if s.boundByConnect() {
 		local.IP = [16]byte{}
 	}
-	raw := local.raw(int(s.Domain))
-	b.Expect(p.Call(unix.SYS_BIND, s.open.fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw))), fault.SocketAddress, s.name)
+	b.Expect(s.address(b.Stage(), unix.SYS_BIND, s.open.fd, &local), fault.SocketAddress, s.name)
 }
 
 // boundByConnect tells whether an IPv6 socket has its address from connect(2):
 // bind(2) to any but :: makes it IPV6_V6ONLY (__inet6_bind of
 // net/ipv6/af_inet6.c).
 func (s *inetSocket) boundByConnect() bool {
-	return s.Domain == unix.AF_INET6 && s.State != unix.BPF_TCP_CLOSE && slices.ContainsFunc(s.Options, func(o socketOption) bool {
+	return s.Domain == unix.AF_INET6 && (s.State != unix.BPF_TCP_CLOSE || s.Connected != 0) && slices.ContainsFunc(s.Options, func(o socketOption) bool {
 		return o.Level == unix.IPPROTO_IPV6 && o.Name == unix.IPV6_V6ONLY && o.Value[0] == 0
 	})
 }
 
-// connect stages connect(2).
+// connect adds connect(2).
 func (s *inetSocket) connect(p *tracer.Program, fd tracer.Arg, to *inetAddress) *tracer.Row {
-	raw := to.raw(int(s.Domain))
-	return p.Call(unix.SYS_CONNECT, fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw)))
+	return s.address(p, unix.SYS_CONNECT, fd, to)
+}
+
+// address adds a call that takes a socket and an address.
+func (s *inetSocket) address(p *tracer.Program, nr uintptr, fd tracer.Arg, a *inetAddress) *tracer.Row {
+	raw := a.raw(int(s.Domain))
+	return p.Call(nr, fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw)))
 }
 
 // own stages the change of owner, where the caller makes sockets as somebody
@@ -347,6 +360,8 @@ func (s *inetSocket) own(b *Builder) {
 }
 
 func (s *inetSocket) loadUDP(b *Builder, ref object.Ref) error {
+	s.make(b)
+	s.own(b)
 	s.set(b, isEarly)
 	s.set(b, isLate)
 	s.bind(b)
@@ -366,23 +381,16 @@ func (s *inetSocket) loadUDP(b *Builder, ref object.Ref) error {
 	return nil
 }
 
-// verify looks at what the kernel has made of it all.
+// verify looks at what the kernel has made of it all. A connection that is
+// gone, or is yet to come, may have another address.
 func (s *inetSocket) verify(b *Builder, f *procfs.FD) error {
-	file, err := b.Tracee.TakeFD(tracer.FD(f.Number))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }() // only looked at
-	conn, err := file.SyscallConn()     // Fd would take away its O_NONBLOCK
-	if err != nil {
-		return err
-	}
-	cerr := conn.Control(func(fd uintptr) {
-		if err = sameOptions(int(fd), s.kind, s.Options); err == nil {
-			err = s.sameName(int(fd))
+	err := b.withSocket(tracer.FD(f.Number), func(fd int) error {
+		if err := sameOptions(fd, s.kind, s.Options); err != nil || s.floating {
+			return err
 		}
+		return s.sameName(fd)
 	})
-	if err := errors.Join(cerr, err); err != nil {
+	if err != nil {
 		return &fault.Error{Code: fault.SocketState, Object: s.name, Err: err}
 	}
 	return nil

@@ -56,7 +56,6 @@ const (
 	soTxrehash       = 74
 	soRcvMark        = 75
 	soRcvPriority    = 82
-	ipLocalPortRange = 51
 	ipMulticastAll6  = 29
 	ipRecvErrRFC6    = 31
 	ipFlowInfo       = 11
@@ -80,7 +79,7 @@ var socketOptions = []option{
 	{unix.SOL_IP, unix.IP_FREEBIND, 4, anyNet, notZero, true},
 	{unix.SOL_IP, unix.IP_TRANSPARENT, 4, anyNet, notZero, true},
 	{unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4, anyNet, notZero, true},
-	{unix.SOL_IP, ipLocalPortRange, 4, anyNet, notZero, true},
+	{unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, 4, anyNet, notZero, true},
 	{unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 4, stream, notZero, true},
 
 	{unix.SOL_SOCKET, unix.SO_SNDBUF, 4, anyNet, notZero, false}, // notZero: if the program chose it
@@ -267,7 +266,7 @@ func (b *Builder) setOption(p *tracer.Program, fd tracer.Arg, o *option, value [
 			name = map[int]int{unix.SO_SNDBUF: unix.SO_SNDBUFFORCE, unix.SO_RCVBUF: unix.SO_RCVBUFFORCE}[name]
 		}
 	}
-	return p.Call(unix.SYS_SETSOCKOPT, fd, tracer.Int(o.level), tracer.Int(name), tracer.Ptr(p.Bytes(value)), tracer.Int(o.size))
+	return setsockopt(p, fd, o.level, name, value)
 }
 
 // sameOptions compares what the kernel has made of the options.

@@ -383,6 +383,7 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 	if b.stage != nil {
 		return errors.New("stage is not finished")
 	}
+	b.commitTCP(p)
 	if b.unix != nil {
 		b.unix.commit(p)
 	}

@@ -32,6 +32,8 @@ type Saver struct {
 	// has just written is hashed from there, which is faster than from the task.
 	Readback *os.File
 	Position func() (int64, error)
+	// Doomed is set if the task will be killed once it is saved.
+	Doomed   bool
 	parts    []Saving // nil where Parts has none for the process
 	answers  answers
 	segments map[uint64]*segmentAnswer // System V shared memory that is attached, by id

@@ -1,0 +1,270 @@
+package resource
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// tcpConnectionRecord is what a socket has that was connected, and perhaps no
+// longer is.
+type tcpConnectionRecord struct {
+	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, and whether a TCP_REPAIR follows"`
+	Unread uint32 `doc:"bytes that the program has not read yet, in BUFFERs"`
+	Unsent uint32 `doc:"bytes that the peer has not acknowledged, or within the program has not got, in BUFFERs behind those"`
+	_      [4]byte
+}
+
+const (
+	insideConnection = 1 << iota
+	serverEnd
+	sentFIN
+	gotFIN
+	noRead
+	errorWaits
+	hasRepair
+	connectionMask = hasRepair<<1 - 1
+)
+
+// mostQueued bounds what an image may say of a queue: net.ipv4.tcp_rmem and
+// tcp_wmem go to some MiB.
+const mostQueued = 1 << 30
+
+// connection is a connection on its way into an image.
+type connection struct {
+	tcpConnectionRecord
+	repair         *tcpRepairRecord
+	unread, unsent []byte
+}
+
+// wasConnected tells a socket that has lost its connection from one that never
+// had any: it is shut down in both directions (tcp_done of net/ipv4/tcp.c).
+func wasConnected(fd int) (bool, error) {
+	events, err := polled(fd)
+	return events&unix.POLLRDHUP != 0, err
+}
+
+func polled(fd int) (int16, error) {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLPRI | unix.POLLRDHUP}}
+	if _, err := unix.Poll(poll, 0); err != nil {
+		return 0, fmt.Errorf("poll: %w", err)
+	}
+	return poll[0].Revents, nil
+}
+
+// describe reads what a socket that is or was connected has to say for itself.
+func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*connection, error) {
+	c := new(connection)
+	events, err := polled(fd)
+	if err != nil {
+		return nil, err
+	}
+	switch sock.tcp.State {
+	case unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_FIN_WAIT2:
+		c.Flags |= sentFIN
+	case unix.BPF_TCP_CLOSE_WAIT:
+		c.Flags |= gotFIN
+	case unix.BPF_TCP_CLOSING, unix.BPF_TCP_LAST_ACK, unix.BPF_TCP_CLOSE:
+		c.Flags |= sentFIN | gotFIN
+	}
+	if events&unix.POLLRDHUP != 0 && c.Flags&gotFIN == 0 {
+		c.Flags |= noRead
+	}
+	if events&unix.POLLERR != 0 {
+		c.Flags |= errorWaits
+	}
+	if other := s.otherEnd(sock); other != nil {
+		c.Flags |= insideConnection
+		if s.isServer(sock) {
+			c.Flags |= serverEnd
+		}
+		if err := c.readUnsent(s, f, fd); err != nil {
+			return nil, err
+		}
+	} else if sock.tcp.State == unix.BPF_TCP_ESTABLISHED {
+		if err := c.readRepair(s, f, fd); err != nil {
+			return nil, err
+		}
+	}
+	if c.unread == nil {
+		if c.unread, err = readQueue(fd); err != nil {
+			return nil, err
+		}
+	}
+	c.Unread, c.Unsent = uint32(len(c.unread)), uint32(len(c.unsent))
+	return c, nil
+}
+
+// isServer tells which end of a connection within the process has been
+// accepted: that whose port the process listens on, or else the lower one.
+func (v *View) isServer(s *socketView) bool {
+	listens := func(port uint16) bool {
+		return slices.ContainsFunc(v.FDs, func(f procfs.FD) bool {
+			l, err := v.socket(&f)
+			return err == nil && l.isTCP() && l.tcp.State == unix.BPF_TCP_LISTEN && l.local.Port == port
+		})
+	}
+	if ours, theirs := listens(s.local.Port), listens(s.peer.Port); ours != theirs {
+		return ours
+	}
+	return s.local.Port < s.peer.Port || s.local.Port == s.peer.Port && string(s.local.IP[:]) < string(s.peer.IP[:])
+}
+
+// readQueue copies what waits to be read and leaves it there.
+func readQueue(fd int) ([]byte, error) {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return nil, fmt.Errorf("read length of queue: %w", err)
+	}
+	return peek(fd, n)
+}
+
+func peek(fd, n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	data := make([]byte, n)
+	got, _, err := unix.Recvfrom(fd, data, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if err == nil && got != n {
+		err = unix.EIO
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %d bytes of queue, got %d: %w", n, got, err)
+	}
+	return data, nil
+}
+
+// readUnsent reads what the other end of a connection within the process has
+// not got. What is on its way there is there: the loopback device is not slow,
+// and only the acknowledgement may take a moment (delayed by at most
+// TCP_DELACK_MAX, 200 ms).
+func (c *connection) readUnsent(s *Saver, f *procfs.FD, fd int) error {
+	for waited := time.Duration(0); ; waited += delackStep {
+		unacked, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+		if err != nil {
+			return fmt.Errorf("read length of queue: %w", err)
+		}
+		unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+		if err != nil {
+			return fmt.Errorf("read length of queue: %w", err)
+		}
+		switch {
+		case unacked == 0:
+			return nil
+		case unacked == unsent:
+			return c.readSendQueue(s, f, fd, unacked)
+		case waited > delackMost:
+			return &fault.Error{Code: fault.SocketUnsent, Detail: fmt.Sprintf("%d bytes on their way", unacked-unsent)}
+		}
+		time.Sleep(delackStep)
+	}
+}
+
+const (
+	delackStep = 5 * time.Millisecond
+	delackMost = time.Second
+)
+
+// put writes the records of a connection.
+func (c *connection) put(s *Saver, ref object.Ref) error {
+	if err := s.W.Put(uint32(ref), &c.tcpConnectionRecord); err != nil {
+		return err
+	}
+	if c.repair != nil {
+		if err := s.W.Put(uint32(ref), c.repair); err != nil {
+			return err
+		}
+	}
+	for _, data := range [][]byte{c.unread, c.unsent} {
+		for piece := range slices.Chunk(data, pieceOfPipe) {
+			if err := s.W.Put(0, &image.Buffer{Data: piece}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readConnection reads them again.
+func readConnection(b *Builder, ref object.Ref) (*connection, error) {
+	rec, head, err := image.Expect[tcpConnectionRecord](b.R)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{tcpConnectionRecord: *rec}
+	if head.Parent != uint32(ref) || rec.Flags&^uint32(connectionMask) != 0 || rec.Unread > mostQueued || rec.Unsent > mostQueued {
+		return nil, badImage(fault.ImageValue, "connection", "owner %d, flags %#x, %d bytes and %d", head.Parent, rec.Flags, rec.Unread, rec.Unsent)
+	}
+	if rec.Flags&hasRepair != 0 {
+		if c.repair, _, err = image.Expect[tcpRepairRecord](b.R); err != nil {
+			return nil, err
+		}
+	}
+	if c.unread, err = readBuffers(b, rec.Unread); err != nil {
+		return nil, err
+	}
+	c.unsent, err = readBuffers(b, rec.Unsent)
+	return c, err
+}
+
+// readBuffers reads so many bytes, of BUFFERs of which none is longer.
+func readBuffers(b *Builder, n uint32) ([]byte, error) {
+	var data []byte
+	for uint32(len(data)) < n {
+		piece, _, err := image.Expect[image.Buffer](b.R)
+		if err != nil {
+			return nil, err
+		}
+		if len(piece.Data) == 0 || uint32(len(piece.Data)) > n-uint32(len(data)) {
+			return nil, badImage(fault.ImageValue, "connection", "piece of %d bytes", len(piece.Data))
+		}
+		data = append(data, piece.Data...)
+	}
+	return data, nil
+}
+
+// connectingTo returns whom a socket is about to connect to, which the socket
+// itself does not tell: it stands in /proc/PID/net/tcp, the address as the
+// numbers that its bytes are to the processor, by four.
+func connectingTo(v *View, f *procfs.FD, domain int) (a inetAddress, err error) {
+	name := fmt.Sprintf("/proc/%d/net/tcp", v.PID)
+	if domain == unix.AF_INET6 {
+		name += "6"
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return a, err
+	}
+	inode := strconv.FormatUint(f.Ino, 10)
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) < 10 || words[9] != inode {
+			continue
+		}
+		address, port, _ := strings.Cut(words[2], ":")
+		ip, err1 := hex.DecodeString(address)
+		n, err2 := strconv.ParseUint(port, 16, 16)
+		if err := errors.Join(err1, err2); err != nil || len(ip) > len(a.IP) || len(ip)%4 != 0 {
+			return a, fmt.Errorf("parse %s: %q: %w", name, words[2], errors.Join(err, unix.EINVAL))
+		}
+		for i := 0; i < len(ip); i += 4 {
+			slices.Reverse(ip[i : i+4])
+		}
+		copy(a.IP[:], ip)
+		a.Port = uint16(n)
+		return a, nil
+	}
+	return a, fmt.Errorf("find socket %s in %s: %w", inode, name, unix.ENOENT)
+}

@@ -1,0 +1,429 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer"
+)
+
+// pair is a connection made anew over the loopback device.
+type pair struct {
+	server, client tracer.FD
+	floating       bool // the addresses are not those that it had
+}
+
+// inside is a connection within the image: one end has been read, and the
+// other is open and waits for its record.
+type inside struct {
+	first *inetSocket
+	queue *connection // of first
+	other tracer.FD
+}
+
+type ends struct{ local, peer inetAddress }
+
+// patience bounds what cannot last on the loopback device, unless a firewall
+// swallows it.
+const patience = 5
+
+// plainBuffer is what fits the buffers that the kernel gives to anyone.
+const plainBuffer = 32 << 10
+
+// timeWaitReuse is after how long the kernel lets a new connection take the
+// place of one in TIME_WAIT (net.ipv4.tcp_tw_reuse_delay, 1 s).
+const timeWaitReuse = 1100 * time.Millisecond
+
+// connectAnew makes a connection: the server has its address if it is free,
+// and the client as well if one is given.
+func (b *Builder) connectAnew(s *inetSocket, server inetAddress, client *inetAddress, room uint32) (*pair, error) {
+	listener, err := b.listenAt(s, &server, room)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		b.Stage().Close(listener)
+		b.fds.drop(listener)
+	}()
+	fd, err := b.connectTo(s, &server, client)
+	if err != nil {
+		return nil, err
+	}
+	row := b.Stage().Call(unix.SYS_ACCEPT4, listener, tracer.Imm(0), tracer.Imm(0), tracer.Int(unix.SOCK_CLOEXEC))
+	b.Expect(row, fault.SocketConnect, s.name)
+	made := &pair{server: b.fds.take(row), client: fd}
+	for _, end := range []tracer.FD{made.server, made.client} {
+		for _, o := range []struct{ level, name, size int }{
+			{unix.SOL_SOCKET, unix.SO_SNDTIMEO, 16},
+			{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16},
+			{unix.SOL_SOCKET, soBufLock, 4},
+			{unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, 4},
+			{unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4},
+		} {
+			b.Expect(setsockopt(b.Stage(), end, o.level, o.name, make([]byte, o.size)), fault.SocketState, s.name)
+		}
+		b.setInt(end, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, s.name)
+		setTimeout(b.Stage(), end, unix.SO_SNDTIMEO)
+	}
+	if err := b.Flush(); err != nil {
+		return nil, err
+	}
+	return made, b.sameConnection(s, made)
+}
+
+// sameConnection makes sure that nobody came between: any program may connect
+// to a port that listens.
+func (b *Builder) sameConnection(s *inetSocket, p *pair) error {
+	client, err := b.nameOf(p.client, unix.Getsockname)
+	if err != nil {
+		return err
+	}
+	peer, err := b.nameOf(p.server, unix.Getpeername)
+	if err != nil {
+		return err
+	}
+	if client != peer {
+		return &fault.Error{Code: fault.SocketConnect, Object: s.name, Detail: "another program connected first", Err: unix.EADDRINUSE}
+	}
+	return nil
+}
+
+// nameOf asks for an address of a staged socket.
+func (b *Builder) nameOf(fd tracer.FD, ask func(int) (unix.Sockaddr, error)) (a inetAddress, err error) {
+	err = b.withSocket(fd, func(fd int) error {
+		name, err := ask(fd)
+		if err == nil {
+			a = inetAddressOf(name)
+		}
+		return err
+	})
+	return a, err
+}
+
+// withSocket calls do with a descriptor of ours for a staged socket.
+func (b *Builder) withSocket(fd tracer.FD, do func(fd int) error) error {
+	file, err := b.Tracee.TakeFD(fd)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }() // only looked at
+	conn, err := file.SyscallConn()     // Fd would take away its O_NONBLOCK
+	if err != nil {
+		return err
+	}
+	cerr := conn.Control(func(fd uintptr) { err = do(int(fd)) })
+	return errors.Join(cerr, err)
+}
+
+// listenAt opens a socket that listens at an address, or, where that is taken,
+// at any, which it then stores there.
+func (b *Builder) listenAt(s *inetSocket, at *inetAddress, room uint32) (tracer.FD, error) {
+	var bind, listen *tracer.Row
+	for _, bound := range []bool{true, false} {
+		listener := *s
+		listener.make(b)
+		fd := listener.open.fd
+		listener.set(b, func(o *option) bool { return o.is(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) })
+		listener.reuse(b, 1)
+		p := b.Stage()
+		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(0))
+		setTimeout(p, fd, unix.SO_RCVTIMEO)
+		if room > 0 { // it counts from the first segment on, by the window scale
+			name := unix.SO_RCVBUF
+			if b.capable(capNetAdmin) {
+				name = unix.SO_RCVBUFFORCE
+			}
+			b.setInt(fd, unix.SOL_SOCKET, name, min(room, mostQueued/4)*2, s.name)
+		}
+		if bound {
+			address := *at
+			if s.boundByConnect() {
+				address.IP = [16]byte{}
+			}
+			bind = s.address(p, unix.SYS_BIND, fd, &address).Tolerate()
+		}
+		listen = p.Call(unix.SYS_LISTEN, fd, tracer.Imm(1)).Tolerate()
+		if err := b.Flush(); err != nil {
+			return -1, err
+		}
+		if listen.Err() == nil {
+			if bind.Err() == nil && bound {
+				return fd, nil
+			}
+			var err error
+			*at, err = b.nameOf(fd, unix.Getsockname)
+			return fd, err
+		}
+		b.Stage().Close(fd)
+		b.fds.drop(fd)
+	}
+	return -1, &fault.Error{Code: fault.SocketConnect, Object: s.name, Err: listen.Err()}
+}
+
+// connectTo opens a socket that is connected to an address, from another one
+// if that is given and free. IP_LOCAL_PORT_RANGE of one port (Linux 6.3) has
+// the kernel choose it as it has done before: it may be that of a connection
+// to another address, or of the dead process's own, a second after its end.
+func (b *Builder) connectTo(s *inetSocket, to, from *inetAddress) (tracer.FD, error) {
+	for attempt := 0; ; attempt++ {
+		client := *s
+		client.make(b)
+		fd := client.open.fd
+		client.set(b, func(o *option) bool { return o.is(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) })
+		client.reuse(b, 1)
+		p := b.Stage()
+		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(0))
+		setTimeout(p, fd, unix.SO_SNDTIMEO)
+		if from != nil {
+			b.nameClient(s, p, fd, *from)
+		}
+		row := s.connect(p, fd, to).Tolerate()
+		if err := b.Flush(); err != nil {
+			return -1, err
+		}
+		err := row.Err()
+		if err == nil {
+			return fd, nil
+		}
+		b.Stage().Close(fd)
+		b.fds.drop(fd)
+		switch {
+		case from == nil || !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EADDRINUSE):
+			return -1, &fault.Error{Code: fault.SocketConnect, Object: s.name, Err: err}
+		case attempt == 0:
+			time.Sleep(timeWaitReuse)
+		default:
+			from = nil
+		}
+	}
+}
+
+// nameClient stages the choice of an address for a socket that will connect.
+func (b *Builder) nameClient(s *inetSocket, p *tracer.Program, fd tracer.FD, from inetAddress) {
+	if low, high := localPorts(); low <= from.Port && from.Port <= high {
+		port := uint32(from.Port)
+		b.setInt(fd, unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, port<<16|port, s.name)
+		b.setInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1, s.name)
+		from.Port = 0
+	}
+	if s.boundByConnect() {
+		if from.Port == 0 {
+			return
+		}
+		from.IP = [16]byte{}
+	}
+	s.address(p, unix.SYS_BIND, fd, &from).Tolerate() // it then gets another one
+}
+
+// localPorts are those that the kernel gives to whom asks for none.
+func localPorts() (low, high uint16) {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return 32768, 60999
+	}
+	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
+		return 32768, 60999
+	}
+	return low, high
+}
+
+// setTimeout stages a bound on what the socket waits for.
+func setTimeout(p *tracer.Program, fd tracer.FD, name int) {
+	setsockopt(p, fd, unix.SOL_SOCKET, name, []byte{patience, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+}
+
+// loadInside stages an end of a connection of which the image has both. The
+// first one read makes the connection, the second completes it.
+func (s *inetSocket) loadInside(b *Builder, c *connection) error {
+	if waiting, ok := b.inside[ends{s.Peer, s.Local}]; ok && waiting.first.Domain == s.Domain && waiting.queue.Flags&serverEnd != c.Flags&serverEnd {
+		delete(b.inside, ends{s.Peer, s.Local})
+		s.open = &stagedOpen{fd: waiting.other, path: s.name, flags: s.Flags}
+		s.own(b)
+		s.floating = waiting.first.floating
+		b.pairs = append(b.pairs, &completePair{waiting.first, s, waiting.queue, c})
+		b.tcp = append(b.tcp, s)
+		return nil
+	}
+	if _, twice := b.inside[ends{s.Local, s.Peer}]; twice {
+		return badImage(fault.ImageValue, s.name, "connection is there twice")
+	}
+	server, client := s.Peer, s.Local
+	if c.Flags&serverEnd != 0 {
+		server, client = client, server
+	}
+	made, err := b.connectAnew(s, server, &client, 0)
+	if err != nil {
+		return err
+	}
+	if err := b.sameNames(s, made, &server, &client); err != nil {
+		return err
+	}
+	own, other := made.client, made.server
+	if c.Flags&serverEnd != 0 {
+		own, other = other, own
+	}
+	s.open = &stagedOpen{fd: own, path: s.name, flags: s.Flags}
+	s.floating = made.floating
+	s.own(b)
+	if b.inside == nil {
+		b.inside = make(map[ends]*inside)
+	}
+	b.inside[ends{s.Local, s.Peer}] = &inside{s, c, other}
+	b.tcp = append(b.tcp, s)
+	return nil
+}
+
+// sameNames says if a connection within the image has other addresses than it
+// had: without CAP_NET_ADMIN nothing can take those that others hold.
+func (b *Builder) sameNames(s *inetSocket, made *pair, server, client *inetAddress) error {
+	for _, end := range []struct {
+		fd   tracer.FD
+		want *inetAddress
+	}{{made.server, server}, {made.client, client}} {
+		now, err := b.nameOf(end.fd, unix.Getsockname)
+		if err != nil {
+			return err
+		}
+		if now != *end.want {
+			made.floating = true
+			b.Warn("connection within the program: the end that was %s is now %s, as the address is taken",
+				addressText(s.Domain, end.want), addressText(s.Domain, &now))
+		}
+	}
+	return nil
+}
+
+// completePair is a connection with both ends where they will be.
+type completePair struct {
+	a, b           *inetSocket
+	aQueue, bQueue *connection
+}
+
+// finishPairs puts the data back, and then all that depends on it.
+func (b *Builder) finishPairs() error {
+	for _, p := range b.pairs {
+		for _, x := range []struct {
+			s    *inetSocket
+			data []byte
+		}{{p.a, append(p.bQueue.unread, p.aQueue.unsent...)}, {p.b, append(p.aQueue.unread, p.bQueue.unsent...)}} {
+			b.Stage().Fcntl(x.s.open.fd, unix.F_SETFL, tracer.Imm(0)) // wait, with patience
+			if n := uint32(len(x.data)); n > plainBuffer && b.capable(capNetAdmin) {
+				b.setInt(x.s.open.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n, x.s.name)
+			}
+			if err := x.s.fill(b, x.s.open.fd, x.data); err != nil {
+				return err
+			}
+			b.setInt(x.s.open.fd, unix.SOL_SOCKET, soBufLock, 0, x.s.name)
+		}
+		p.a.settle(b, p.aQueue)
+		p.b.settle(b, p.bQueue)
+	}
+	// The other end of a pair of which another descriptor took the place.
+	for _, left := range b.inside {
+		b.abort(left.other)
+		left.first.settle(b, left.queue)
+	}
+	return nil
+}
+
+// settle stages the end of the stream, if there is one, and the options.
+func (s *inetSocket) settle(b *Builder, c *connection) {
+	shutdown := func(how int) {
+		b.Stage().Call(unix.SYS_SHUTDOWN, s.open.fd, tracer.Int(how)).Tolerate() // it may be over
+	}
+	if c.Flags&sentFIN != 0 {
+		shutdown(unix.SHUT_WR)
+	}
+	if c.Flags&noRead != 0 {
+		shutdown(unix.SHUT_RD)
+	}
+	b.Expect(setsockopt(b.Stage(), s.open.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, make([]byte, 16)), fault.SocketState, s.name)
+	s.set(b, settableLate)
+	b.setFlags(s.open, s.Flags)
+}
+
+// settableLate are the options of a connection; SO_REUSEADDR comes last of all.
+func settableLate(o *option) bool {
+	return !o.is(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) && !o.is(unix.SOL_SOCKET, unix.SO_REUSEADDR)
+}
+
+// abort stages the closing of a socket by a reset.
+func (b *Builder) abort(fd tracer.FD) {
+	p := b.Stage()
+	setsockopt(p, fd, unix.SOL_SOCKET, unix.SO_LINGER, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	p.Close(fd)
+	b.fds.drop(fd)
+}
+
+// loadBroken stages a socket whose connection is gone: one that had been gone,
+// or that led outside. It is a connection with another end of ours, which says
+// what the peer had said, and then resets it.
+func (s *inetSocket) loadBroken(b *Builder, c *connection) error {
+	room := c.Unread
+	if room <= plainBuffer {
+		room = 0
+	}
+	made, err := b.connectAnew(s, s.Local, nil, room)
+	if err != nil {
+		return err
+	}
+	s.open = &stagedOpen{fd: made.server, path: s.name, flags: s.Flags}
+	s.floating = true
+	s.own(b)
+	if err := s.fill(b, made.client, c.unread); err != nil {
+		return err
+	}
+	if err := s.arrived(b, made.client, len(c.unread)); err != nil {
+		return err
+	}
+	shutdown := func(fd tracer.FD) { b.Stage().Call(unix.SYS_SHUTDOWN, fd, tracer.Int(unix.SHUT_WR)).Tolerate() }
+	over := s.State == unix.BPF_TCP_CLOSE
+	if c.Flags&gotFIN != 0 && (!over || c.Flags&errorWaits == 0) {
+		shutdown(made.client)
+	}
+	if c.Flags&sentFIN != 0 && (!over || c.Flags&errorWaits == 0) {
+		shutdown(made.server)
+	}
+	if over && c.Flags&errorWaits == 0 {
+		b.Stage().Close(made.client)
+		b.fds.drop(made.client)
+	} else {
+		b.abort(made.client)
+	}
+	c.Flags &^= sentFIN
+	s.settle(b, c)
+	b.tcp = append(b.tcp, s)
+	return nil
+}
+
+// arrived waits until all is through that was written: a reset would take the
+// rest away.
+func (s *inetSocket) arrived(b *Builder, from tracer.FD, all int) error {
+	if all == 0 {
+		return nil
+	}
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	return b.withSocket(from, func(fd int) error {
+		for waited := time.Duration(0); ; waited += delackStep {
+			left, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+			if err != nil {
+				return fmt.Errorf("read length of queue: %w", err)
+			}
+			if left == 0 {
+				return nil
+			}
+			if waited > delackMost {
+				b.Warn("%s: %d of %d bytes that were not yet read are lost", s.name, left, all)
+				return nil
+			}
+			time.Sleep(delackStep)
+		}
+	})
+}
