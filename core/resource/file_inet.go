@@ -293,12 +293,16 @@ func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
 	return s, nil
 }
 
-// socket stages the making of a socket.
+// make stages the making of the socket.
 func (s *inetSocket) make(b *Builder) {
-	flags := uint64(s.Type) | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
-	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Imm(s.Domain), tracer.Imm(flags), tracer.Imm(0))
-	b.Expect(row, fault.SocketFamily, s.name)
-	s.open = &stagedOpen{fd: b.fds.take(row), path: s.name, flags: s.Flags}
+	s.open = &stagedOpen{fd: s.newSocket(b, unix.SOCK_NONBLOCK), path: s.name, flags: s.Flags}
+}
+
+// newSocket stages the making of a socket like this one.
+func (s *inetSocket) newSocket(b *Builder, flags uint64) tracer.FD {
+	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Imm(s.Domain), tracer.Imm(uint64(s.Type)|unix.SOCK_CLOEXEC|flags), tracer.Imm(0))
+	b.Expect(row, fault.SocketState, s.name)
+	return b.fds.take(row)
 }
 
 // set stages the options that want takes.
@@ -335,8 +339,12 @@ func (s *inetSocket) bind(b *Builder) {
 // bind(2) to any but :: makes it IPV6_V6ONLY (__inet6_bind of
 // net/ipv6/af_inet6.c).
 func (s *inetSocket) boundByConnect() bool {
-	return s.Domain == unix.AF_INET6 && (s.State != unix.BPF_TCP_CLOSE || s.Connected != 0) && slices.ContainsFunc(s.Options, func(o socketOption) bool {
-		return o.Level == unix.IPPROTO_IPV6 && o.Name == unix.IPV6_V6ONLY && o.Value[0] == 0
+	return s.Domain == unix.AF_INET6 && s.State != unix.BPF_TCP_CLOSE && !s.v6Only()
+}
+
+func (s *inetSocket) v6Only() bool {
+	return slices.ContainsFunc(s.Options, func(o socketOption) bool {
+		return o.Level == unix.IPPROTO_IPV6 && o.Name == unix.IPV6_V6ONLY && o.Value[0] != 0
 	})
 }
 

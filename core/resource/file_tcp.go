@@ -19,7 +19,7 @@ import (
 var tcpSocket = FileKind{
 	Name:    "TCP socket",
 	Support: Partial,
-	Note: "Unconnected, bound, listening, with address, options, backlog. Connections that wait to be accepted are " +
+	Note: "Unconnected, bound, listening, connecting (which begins anew), with address, options, backlog. Connections within the program are made anew, with what was on its way; those that lead outside are reset, after what the program had not read yet, or kept with `restart --tcp keep` where CAP_NET_ADMIN allows. Connections that wait to be accepted are " +
 		"lost; the restart says how many. The address must be free again: not the caller's own, and nobody else's.",
 	Records: []image.Spec{
 		image.Row[tcpConnectionRecord](tcpConnectionKind, "TCP_CONNECTION", image.InFiles, "what a TCP socket has that was connected; BUFFERs follow"),

@@ -21,7 +21,7 @@ import (
 // tcpConnectionRecord is what a socket has that was connected, and perhaps no
 // longer is.
 type tcpConnectionRecord struct {
-	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, and whether a TCP_REPAIR follows"`
+	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR 80=OTHER_V6ONLY" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, whether a TCP_REPAIR follows, and IPV6_V6ONLY of the other end if that is here"`
 	Unread uint32 `doc:"bytes that the program has not read yet, in BUFFERs"`
 	Unsent uint32 `doc:"bytes that the peer has not acknowledged, or within the program has not got, in BUFFERs behind those"`
 	_      [4]byte
@@ -35,7 +35,8 @@ const (
 	noRead
 	errorWaits
 	hasRepair
-	connectionMask = hasRepair<<1 - 1
+	otherV6Only
+	connectionMask = otherV6Only<<1 - 1
 )
 
 // mostQueued bounds what an image may say of a queue: net.ipv4.tcp_rmem and
@@ -90,6 +91,13 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 		if s.isServer(sock) {
 			c.Flags |= serverEnd
 		}
+		only, err := v6Only(s.View, other, sock.domain)
+		if err != nil {
+			return nil, err
+		}
+		if only {
+			c.Flags |= otherV6Only
+		}
 		if err := c.readUnsent(s, f, fd); err != nil {
 			return nil, err
 		}
@@ -105,6 +113,23 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 	}
 	c.Unread, c.Unsent = uint32(len(c.unread)), uint32(len(c.unsent))
 	return c, nil
+}
+
+// v6Only reads what can only be set before the socket has an address.
+func v6Only(v *View, f *procfs.FD, domain int) (bool, error) {
+	if domain != unix.AF_INET6 {
+		return false, nil
+	}
+	fd, err := v.duplicate(f.Number)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+	if err != nil {
+		return false, fmt.Errorf("read IPV6_V6ONLY: %w", err)
+	}
+	return only != 0, nil
 }
 
 // isServer tells which end of a connection within the process has been

@@ -39,9 +39,15 @@ const plainBuffer = 32 << 10
 // place of one in TIME_WAIT (net.ipv4.tcp_tw_reuse_delay, 1 s).
 const timeWaitReuse = 1100 * time.Millisecond
 
+// endAddress is where an end of a connection belongs.
+type endAddress struct {
+	inetAddress
+	v6Only bool
+}
+
 // connectAnew makes a connection: the server has its address if it is free,
 // and the client as well if one is given.
-func (b *Builder) connectAnew(s *inetSocket, server inetAddress, client *inetAddress, room uint32) (*pair, error) {
+func (b *Builder) connectAnew(s *inetSocket, server endAddress, client *endAddress, room uint32) (*pair, error) {
 	listener, err := b.listenAt(s, &server, room)
 	if err != nil {
 		return nil, err
@@ -122,16 +128,11 @@ func (b *Builder) withSocket(fd tracer.FD, do func(fd int) error) error {
 
 // listenAt opens a socket that listens at an address, or, where that is taken,
 // at any, which it then stores there.
-func (b *Builder) listenAt(s *inetSocket, at *inetAddress, room uint32) (tracer.FD, error) {
+func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.FD, error) {
 	var bind, listen *tracer.Row
 	for _, bound := range []bool{true, false} {
-		listener := *s
-		listener.make(b)
-		fd := listener.open.fd
-		listener.set(b, func(o *option) bool { return o.is(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) })
-		listener.reuse(b, 1)
+		fd := b.plainSocket(s, at.v6Only)
 		p := b.Stage()
-		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(0))
 		setTimeout(p, fd, unix.SO_RCVTIMEO)
 		if room > 0 { // it counts from the first segment on, by the window scale
 			name := unix.SO_RCVBUF
@@ -141,11 +142,7 @@ func (b *Builder) listenAt(s *inetSocket, at *inetAddress, room uint32) (tracer.
 			b.setInt(fd, unix.SOL_SOCKET, name, min(room, mostQueued/4)*2, s.name)
 		}
 		if bound {
-			address := *at
-			if s.boundByConnect() {
-				address.IP = [16]byte{}
-			}
-			bind = s.address(p, unix.SYS_BIND, fd, &address).Tolerate()
+			bind = s.address(p, unix.SYS_BIND, fd, at.toBind(s)).Tolerate()
 		}
 		listen = p.Call(unix.SYS_LISTEN, fd, tracer.Imm(1)).Tolerate()
 		if err := b.Flush(); err != nil {
@@ -156,7 +153,7 @@ func (b *Builder) listenAt(s *inetSocket, at *inetAddress, room uint32) (tracer.
 				return fd, nil
 			}
 			var err error
-			*at, err = b.nameOf(fd, unix.Getsockname)
+			at.inetAddress, err = b.nameOf(fd, unix.Getsockname)
 			return fd, err
 		}
 		b.Stage().Close(fd)
@@ -169,20 +166,16 @@ func (b *Builder) listenAt(s *inetSocket, at *inetAddress, room uint32) (tracer.
 // if that is given and free. IP_LOCAL_PORT_RANGE of one port (Linux 6.3) has
 // the kernel choose it as it has done before: it may be that of a connection
 // to another address, or of the dead process's own, a second after its end.
-func (b *Builder) connectTo(s *inetSocket, to, from *inetAddress) (tracer.FD, error) {
+func (b *Builder) connectTo(s *inetSocket, to, from *endAddress) (tracer.FD, error) {
+	only := from != nil && from.v6Only
 	for attempt := 0; ; attempt++ {
-		client := *s
-		client.make(b)
-		fd := client.open.fd
-		client.set(b, func(o *option) bool { return o.is(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) })
-		client.reuse(b, 1)
+		fd := b.plainSocket(s, only)
 		p := b.Stage()
-		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(0))
 		setTimeout(p, fd, unix.SO_SNDTIMEO)
 		if from != nil {
 			b.nameClient(s, p, fd, *from)
 		}
-		row := s.connect(p, fd, to).Tolerate()
+		row := s.connect(p, fd, &to.inetAddress).Tolerate()
 		if err := b.Flush(); err != nil {
 			return -1, err
 		}
@@ -204,20 +197,41 @@ func (b *Builder) connectTo(s *inetSocket, to, from *inetAddress) (tracer.FD, er
 }
 
 // nameClient stages the choice of an address for a socket that will connect.
-func (b *Builder) nameClient(s *inetSocket, p *tracer.Program, fd tracer.FD, from inetAddress) {
+func (b *Builder) nameClient(s *inetSocket, p *tracer.Program, fd tracer.FD, from endAddress) {
 	if low, high := localPorts(); low <= from.Port && from.Port <= high {
 		port := uint32(from.Port)
 		b.setInt(fd, unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, port<<16|port, s.name)
 		b.setInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1, s.name)
 		from.Port = 0
 	}
-	if s.boundByConnect() {
-		if from.Port == 0 {
-			return
-		}
-		from.IP = [16]byte{}
+	if address := from.toBind(s); *address != (inetAddress{}) {
+		s.address(p, unix.SYS_BIND, fd, address).Tolerate() // it then gets another one
 	}
-	s.address(p, unix.SYS_BIND, fd, &from).Tolerate() // it then gets another one
+}
+
+// toBind is the address for bind(2), which makes an IPv6 socket IPV6_V6ONLY
+// unless it is ::.
+func (a *endAddress) toBind(s *inetSocket) *inetAddress {
+	address := a.inetAddress
+	if s.Domain == unix.AF_INET6 && !a.v6Only {
+		address.IP, address.Scope = [16]byte{}, 0
+	}
+	return &address
+}
+
+// plainSocket stages a socket that waits, and that may have an address together
+// with others.
+func (b *Builder) plainSocket(s *inetSocket, v6Only bool) tracer.FD {
+	fd := s.newSocket(b, 0)
+	if s.Domain == unix.AF_INET6 {
+		only := uint32(0)
+		if v6Only {
+			only = 1
+		}
+		b.setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, s.name)
+	}
+	b.setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, s.name)
+	return fd
 }
 
 // localPorts are those that the kernel gives to whom asks for none.
@@ -252,7 +266,7 @@ func (s *inetSocket) loadInside(b *Builder, c *connection) error {
 	if _, twice := b.inside[ends{s.Local, s.Peer}]; twice {
 		return badImage(fault.ImageValue, s.name, "connection is there twice")
 	}
-	server, client := s.Peer, s.Local
+	client, server := endAddress{s.Local, s.v6Only()}, endAddress{s.Peer, c.Flags&otherV6Only != 0}
 	if c.Flags&serverEnd != 0 {
 		server, client = client, server
 	}
@@ -260,7 +274,7 @@ func (s *inetSocket) loadInside(b *Builder, c *connection) error {
 	if err != nil {
 		return err
 	}
-	if err := b.sameNames(s, made, &server, &client); err != nil {
+	if err := b.sameNames(s, made, &server.inetAddress, &client.inetAddress); err != nil {
 		return err
 	}
 	own, other := made.client, made.server
@@ -368,7 +382,7 @@ func (s *inetSocket) loadBroken(b *Builder, c *connection) error {
 	if room <= plainBuffer {
 		room = 0
 	}
-	made, err := b.connectAnew(s, s.Local, nil, room)
+	made, err := b.connectAnew(s, endAddress{s.Local, s.v6Only()}, nil, room)
 	if err != nil {
 		return err
 	}
