@@ -15,8 +15,8 @@ import (
 	"github.com/crshim/crshim/core/image"
 )
 
-// check is one question that verify asks of an image, with its answer.
-type check struct {
+// verdict is one question that verify asks of an image, with its answer.
+type verdict struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"`
@@ -25,8 +25,8 @@ type check struct {
 
 type verifyReport struct {
 	report
-	OK     bool    `json:"ok"`
-	Checks []check `json:"checks"`
+	OK     bool      `json:"ok"`
+	Checks []verdict `json:"checks"`
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -47,7 +47,7 @@ The exit status is 0 if nothing was found.`,
 			r := verifyReport{report: report{schemaVersion}}
 			var faults fault.List
 			if err != nil {
-				r.Checks = []check{{Name: "structure and checksum", Detail: err.Error()}}
+				r.Checks = []verdict{{Name: "structure and checksum", Detail: err.Error()}}
 			} else {
 				r.Checks, faults = v.verify()
 				err = faults.Err()
@@ -83,15 +83,15 @@ func (r verifyReport) write(w io.Writer) error {
 }
 
 // verify compares an image that is whole with this machine.
-func (v *inspection) verify() ([]check, fault.List) {
-	checks := []check{{Name: "structure and checksum", OK: true, Detail: fmt.Sprintf("%d records, %s", len(v.Records), byteSize(v.Size))}}
+func (v *inspection) verify() ([]verdict, fault.List) {
+	checks := []verdict{{Name: "structure and checksum", OK: true, Detail: fmt.Sprintf("%d records, %s", len(v.Records), byteSize(v.Size))}}
 	faults := fault.Flatten(v.machineFault())
-	machine := check{Name: "machine", OK: len(faults) == 0, Detail: v.machineDetail()}
+	machine := verdict{Name: "machine", OK: len(faults) == 0, Detail: v.machineDetail()}
 	if !machine.OK {
 		machine.Code, machine.Detail = faults[0].Code.String(), faults[0].Message()
 	}
 	missing, names := v.missingFiles()
-	files := check{Name: "files", OK: len(missing) == 0, Detail: fmt.Sprintf("%d names", names)}
+	files := verdict{Name: "files", OK: len(missing) == 0, Detail: fmt.Sprintf("%d names", names)}
 	if !files.OK {
 		files.Code, files.Detail = fault.FileOpen.String(), fmt.Sprintf("%d of %d names cannot be opened", len(missing), names)
 	}

@@ -1,0 +1,35 @@
+package core
+
+import (
+	"fmt"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/core/task"
+)
+
+// Checked is what a look at a running process has found.
+type Checked struct {
+	Name     string // how messages call the process
+	Blockers fault.List
+}
+
+// Check names all that stands in the way of saving a process, as a checkpoint
+// would, and does not disturb it: it reads /proc and stops nothing. What only
+// the stopped process can tell, such as messages in its sockets that cannot be
+// kept, a checkpoint may refuse all the same. external is
+// CheckpointRequest.External.
+func (e *Engine) Check(target PID, external bool) (*Checked, error) {
+	if by := task.TracedBy(target); by != 0 {
+		return nil, &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", target), Detail: fmt.Sprintf("by pid %d", by)}
+	}
+	v, err := resource.Look(target, false)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	v.BenignFilters, v.CallsCaught = e.filters(target)
+	v.CanSuspendFilters = maySuspendFilters()
+	v.External = external
+	return &Checked{Name: v.Name(), Blockers: v.Survey()}, nil
+}

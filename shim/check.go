@@ -1,0 +1,116 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crshim/crshim/core"
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+type checkReport struct {
+	report
+	PID      int       `json:"pid"`
+	Process  string    `json:"process,omitempty"`
+	OK       bool      `json:"ok"` // nothing was found
+	Blockers []blocker `json:"blockers"`
+}
+
+// blocker is one thing that cannot be saved.
+type blocker struct {
+	PID     int    `json:"pid"`
+	Code    string `json:"code"`
+	Object  string `json:"object"`
+	Message string `json:"message"`
+	Errno   string `json:"errno"` // what checkpoint() would return for it
+	Why     string `json:"why"`
+	Try     string `json:"try"`
+}
+
+func newCheckCommand() *cobra.Command {
+	var asJSON, external bool
+	cmd := &cobra.Command{
+		Use:   "check [flags] PID",
+		Short: "Say what keeps a running process from being saved",
+		Long: `List everything about the process PID that cannot be saved, each with its reason and a remedy, as a checkpoint would
+refuse it. The process is not disturbed: nothing is stopped, /proc is read. What only the stopped process can tell is
+not found here.
+
+The exit status is 0 if nothing was found.`,
+		Example: "  crshim check 3493 && crshim checkpoint 3493 -o img",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			pid, err := strconv.Atoi(args[0])
+			if err != nil || pid <= 0 {
+				return usageError{cmd: cmd, err: fmt.Errorf("%q is not a process id", args[0])}
+			}
+			r, err := check(pid, external)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), r)
+			} else {
+				err = r.write(cmd.OutOrStdout())
+			}
+			if err == nil && !r.OK {
+				err = endWith(statusNo)
+			}
+			return err
+		},
+		ValidArgsFunction: completePIDs,
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	cmd.Flags().BoolVar(&external, "external", false, "as for crshim checkpoint --external: leave out what leads to other processes and devices")
+	return cmd
+}
+
+func check(pid int, external bool) (*checkReport, error) {
+	r := &checkReport{report: report{schemaVersion}, PID: pid, Blockers: []blocker{}}
+	target, err := core.Resolve(procfs.PID(os.Getpid()), pid)
+	var checked *core.Checked
+	if err == nil {
+		checked, err = newEngine(func(string, ...any) {}).Check(target, external)
+	}
+	faults := fault.Flatten(err)
+	if err != nil && (len(faults) == 0 || errors.Is(err, fault.NoSuchProcess) || errors.Is(err, fault.CallProcess)) {
+		return nil, err
+	}
+	if checked != nil {
+		r.Process, faults = checked.Name, checked.Blockers
+	}
+	for _, f := range faults {
+		row, _ := fault.Lookup(f.Code)
+		r.Blockers = append(r.Blockers, blocker{
+			PID: pid, Code: f.Code.String(), Object: f.Object, Message: f.Message(),
+			Errno: fault.ErrnoName(fault.Errno(f)), Why: row.Why, Try: row.Try,
+		})
+	}
+	r.OK = len(r.Blockers) == 0
+	return r, nil
+}
+
+func (r *checkReport) write(w io.Writer) error {
+	if r.OK {
+		_, err := fmt.Fprintf(w, "nothing keeps %s from being saved\n", escape(r.Process))
+		return err
+	}
+	for i, b := range r.Blockers {
+		if _, err := fmt.Fprintf(w, "%s %s\n", b.Code, escape(b.Message)); err != nil {
+			return err
+		}
+		if i+1 < len(r.Blockers) && r.Blockers[i+1].Code == b.Code {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "  why: %s\n  try: %s\n", b.Why, b.Try); err != nil {
+			return err
+		}
+	}
+	return nil
+}
