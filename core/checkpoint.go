@@ -42,6 +42,8 @@ type CheckpointRequest struct {
 	Then Disposition
 	// External saves what leads to others as a place that is empty (View).
 	External bool
+	// SaveFiles saves the contents of files that are open for writing (View).
+	SaveFiles bool
 	// Saved, if set, is called when the image has been written and before the
 	// target is let go or killed: a target must not be lost with its image.
 	Saved func() error
@@ -114,7 +116,7 @@ func (c *checkpoint) look(by func(pid procfs.PID, self bool) (*resource.View, er
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(c.req.Target)
 	v.CanSuspendFilters = maySuspendFilters()
-	v.Image, v.External = c.req.Out, c.req.External
+	v.Image, v.External, v.SaveFiles = c.req.Out, c.req.External, c.req.SaveFiles
 	return v, nil
 }
 

@@ -21,7 +21,7 @@ const toStdout = "-"
 
 func newCheckpointCommand() *cobra.Command {
 	var output string
-	var leave, stop, kill, external bool
+	var leave, stop, kill, external, saveFiles bool
 	cmd := &cobra.Command{
 		Use:     "checkpoint [flags] -o FILE PID",
 		Aliases: []string{"ck"},
@@ -31,7 +31,10 @@ func newCheckpointCommand() *cobra.Command {
 An image appears under its name only when it is complete and on disk. With "-o -" it goes to standard output, which must not be a terminal.
 
 A pipe, fifo or socket to another process, a terminal that is not standard input, output or error, or a device cannot be saved, and so the
-process is not. With --external the image notes that it was there, and a restart has to say what takes its place.`,
+process is not. With --external the image notes that it was there, and a restart has to say what takes its place.
+
+Regular files are opened by name at restart, and their contents are what they are by then. With --save-files the image holds what was in
+those that are open for writing, and crshim restart --files rollback puts that back.`,
 		Example: `  crshim checkpoint 3493 -o img
   crshim checkpoint --kill 3493 -o - | ssh host crshim restart -`,
 		Args: cobra.ExactArgs(1),
@@ -47,7 +50,7 @@ process is not. With --external the image notes that it was there, and a restart
 			case kill:
 				then = core.KillTarget
 			}
-			return checkpoint(cmd.ErrOrStderr(), output, core.CheckpointRequest{PID: core.PID(pid), Then: then, External: external})
+			return checkpoint(cmd.ErrOrStderr(), output, core.CheckpointRequest{PID: core.PID(pid), Then: then, External: external, SaveFiles: saveFiles})
 		},
 		ValidArgsFunction: completePIDs,
 	}
@@ -57,6 +60,7 @@ process is not. With --external the image notes that it was there, and a restart
 	flags.BoolVar(&stop, "stop", false, "leave the process stopped, as by SIGSTOP")
 	flags.BoolVar(&kill, "kill", false, "kill the process once the image is complete")
 	flags.BoolVar(&external, "external", false, "save what leads to other processes and devices as a place that crshim restart --fd fills")
+	flags.BoolVar(&saveFiles, "save-files", false, "save the contents of regular files that are open for writing, for crshim restart --files rollback")
 	cmd.MarkFlagsMutuallyExclusive("leave-running", "stop", "kill")
 	if err := cmd.MarkFlagRequired("output"); err != nil {
 		panic(err) // a bug: the flag is defined above

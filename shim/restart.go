@@ -61,6 +61,10 @@ and checked as a whole. Files are opened by name with the rights of the user who
 input, output or error is replaced by what crshim has in that place, and so is a pipe or socket to another process. With --fd anything
 can be put in the place of any descriptor; descriptors that share one open file follow the lowest of them.
 
+Regular files are expected to be there as they were, or longer; one that is shorter makes the restart fail. With --files rollback those
+that the process was writing get back the contents that crshim checkpoint --save-files saved, with --files truncate what was written
+since is cut off, and with --files ignore they are taken as they are.
+
 If the calls checkpoint and restart worked for the process when it was saved, they work again.`,
 		Example: `  crshim restart img
   crshim restart --detach --pidfile img.pid img

@@ -15,9 +15,12 @@ import (
 
 // policyFlags are the flags that say what a restart does about things that the image cannot bring back by itself.
 type policyFlags struct {
-	fds []string
-	tcp string
+	fds   []string
+	files string
+	tcp   string
 }
+
+var filesChoices = []string{"verify", "rollback", "truncate", "ignore"} // by resource.FilesPolicy
 
 var tcpChoices = []string{"reset", "keep"} // by resource.TCPPolicy
 
@@ -27,10 +30,12 @@ var fdChoices = []string{resource.InheritFD, resource.NullFD, resource.CloseFD}
 func (p *policyFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&p.fds, "fd", nil, "put something else behind a descriptor, by `N=WHAT`: inherit (crshim's own descriptor N), null (/dev/null), close, or a path; may be repeated")
+	flags.StringVar(&p.files, "files", filesChoices[resource.VerifyFiles], "regular files that have changed: verify, refuse one that is shorter than it was; rollback, give back what checkpoint --save-files saved; truncate, cut off what was written since; ignore")
 	flags.StringVar(&p.tcp, "tcp", tcpChoices[resource.ResetTCP], "connections to other hosts and processes: reset, as by a fault of the network, or keep, where the kernel allows")
 	for flag, complete := range map[string]cobra.CompletionFunc{
-		"fd":  completeFD,
-		"tcp": cobra.FixedCompletions(tcpChoices, cobra.ShellCompDirectiveNoFileComp),
+		"fd":    completeFD,
+		"files": cobra.FixedCompletions(filesChoices, cobra.ShellCompDirectiveNoFileComp),
+		"tcp":   cobra.FixedCompletions(tcpChoices, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 			panic(err) // a bug: the flag is defined above
@@ -42,6 +47,11 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 func (p *policyFlags) policy() (resource.Policy, error) {
 	var policy resource.Policy
 	var errs []error
+	files := slices.Index(filesChoices, p.files)
+	if files < 0 {
+		errs = append(errs, fmt.Errorf("--files: %q is none of %s", p.files, strings.Join(filesChoices, ", ")))
+	}
+	policy.Files = resource.FilesPolicy(files)
 	tcp := slices.Index(tcpChoices, p.tcp)
 	if tcp < 0 {
 		errs = append(errs, fmt.Errorf("--tcp: %q is none of %s", p.tcp, strings.Join(tcpChoices, ", ")))

@@ -37,6 +37,9 @@ func TestPolicyFlags(t *testing.T) {
 	}{
 		{nil, resource.Policy{}},
 		{[]string{"--tcp", "keep"}, resource.Policy{TCP: resource.KeepTCP}},
+		{[]string{"--files", "rollback"}, resource.Policy{Files: resource.RollbackFiles}},
+		{[]string{"--files", "truncate"}, resource.Policy{Files: resource.TruncateFiles}},
+		{[]string{"--files", "ignore"}, resource.Policy{Files: resource.IgnoreFiles}},
 		{
 			[]string{"--fd", "0=null", "--fd=7=inherit", "--fd", "9=close", "--fd", "3=log", "--fd", "4=/a=b", "--fd", "5=./null"},
 			resource.Policy{Descriptors: map[int32]string{
@@ -57,6 +60,7 @@ func TestPolicyFlags(t *testing.T) {
 		`"x" is not a descriptor number`:    {"--fd", "x=null"},
 		`"-1" is not a descriptor number`:   {"--fd", "-1=null"},
 		`is not a descriptor number`:        {"--fd", "2147483648=null"},
+		`--files: "keep" is none of verify`: {"--files", "keep"},
 		`--tcp: "drop" is none of reset, k`: {"--tcp", "drop"},
 	} {
 		if _, err := policyOf(t, args...); err == nil || !strings.Contains(err.Error(), want) {

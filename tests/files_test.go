@@ -81,3 +81,249 @@ func TestLockOfCaller(t *testing.T) {
 		}
 	})
 }
+
+// writing is callers/writer.c with its image and what its file was then.
+type writing struct {
+	*env
+	saved string
+	inode uint64
+}
+
+func (w *writing) data() string { return w.read(w.path("data")) }
+
+// newWriting saves the program when it has written a line, lets it write
+// another one and ends it.
+func newWriting(t *testing.T, u user, args ...string) *writing {
+	w := &writing{env: newEnv(t, u)}
+	// A page of data, a hole, and another page.
+	w.write(w.path("data"), strings.Repeat("a", 4096))
+	if err := os.Truncate(w.path("data"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(w.path("data"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("the end"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(w.path("data"), w.path("link")); err != nil {
+		t.Fatal(err)
+	}
+	w.write(w.path("other"), "something")
+	j := w.start(streams{}, program(t, glibc, "callers", "writer"), w.dir)
+	w.until("it is there", func() bool { return exists(w.path("ready")) || j.ended() })
+	w.step(j, 1)
+	w.saved, w.inode = w.data(), inodeOf(t, w.path("data"))
+	args = append([]string{w.crshim, "checkpoint", strconv.Itoa(j.pid()), "-o", "img"}, args...)
+	w.start(streams{}, args...).ends("exit status 0")
+	w.step(j, 2)
+	w.signal(j.pid(), unix.SIGKILL)
+	j.ends("signal: killed")
+	w.remove(w.nth("go", 2))
+	w.remove(w.nth("done", 2))
+	return w
+}
+
+func inodeOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func (w *writing) step(j *job, n int) {
+	w.Helper()
+	w.write(w.nth("go", n), "")
+	w.until("line "+strconv.Itoa(n)+" is written", func() bool { return exists(w.nth("done", n)) || j.ended() })
+	if j.ended() && n < 3 {
+		w.Fatalf("%v ended: %s", j.cmd.Args, j.output())
+	}
+}
+
+// goOn restarts the program, and returns the file as it finds it, and as it is
+// when the program has written the rest.
+func (w *writing) goOn(args ...string) (found, left string) {
+	w.Helper()
+	j := w.start(streams{}, append([]string{w.crshim, "restart"}, args...)...)
+	comm := "writer"
+	w.until("it runs", func() bool {
+		if j.ended() {
+			w.Fatalf("restart: %s", j.output())
+		}
+		for _, p := range descendants(j.pid()) {
+			if p.comm == comm && untraced(p.pid) {
+				return true
+			}
+		}
+		return false
+	})
+	found = w.data()
+	w.step(j, 2)
+	w.step(j, 3)
+	j.ends("exit status 0")
+	return found, w.data()
+}
+
+// TestFilesPolicy: what becomes of a file that has changed since.
+func TestFilesPolicy(t *testing.T) {
+	after := func(w *writing) string { // what the program leaves if it goes on in what it had
+		b := []byte(w.saved)
+		copy(b[7:], "line 2\nline 3\n")
+		b[5000] = 'X'
+		return string(b)
+	}
+	for name, test := range map[string]struct {
+		save    []string
+		change  func(*writing) // by others, after the program has ended
+		restart []string
+		found   func(*writing) string // nil for what is there
+	}{
+		"verify":   {},
+		"ignore":   {restart: []string{"--files", "ignore"}, change: func(w *writing) { w.truncate(100) }},
+		"truncate": {restart: []string{"--files", "truncate"}, change: (*writing).grow, found: func(w *writing) string { return w.data()[:len(w.saved)] }},
+		"rollback": {save: []string{"--save-files"}, restart: []string{"--files", "rollback"}, found: func(w *writing) string { return w.saved }},
+		"rollback-longer": {
+			save: []string{"--save-files"}, restart: []string{"--files", "rollback"},
+			change: func(w *writing) { w.grow(); w.patch("ccc", 1); w.patch("in the hole", 300000) },
+			found:  func(w *writing) string { return w.saved },
+		},
+		"rollback-shorter": {
+			save: []string{"--save-files"}, restart: []string{"--files", "rollback"},
+			change: func(w *writing) { w.truncate(3) }, found: func(w *writing) string { return w.saved },
+		},
+		"not-rolled-back": {save: []string{"--save-files"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachUser(t, func(t *testing.T, u user) {
+				w := newWriting(t, u, test.save...)
+				if test.change != nil {
+					test.change(w)
+				}
+				want := w.data()
+				if test.found != nil {
+					want = test.found(w)
+				}
+				found, left := w.goOn(append(test.restart, "img")...)
+				if found != want {
+					t.Errorf("found %d bytes, want %d: not as they should be", len(found), len(want))
+				}
+				if test.found != nil && left != after(w) {
+					t.Errorf("left %d bytes %.40q, want %d bytes %.40q", len(left), left, len(after(w)), after(w))
+				}
+				if inodeOf(t, w.path("data")) != w.inode || w.read(w.path("link")) != left {
+					t.Error("the file is another one now")
+				}
+			})
+		})
+	}
+}
+
+func (w *writing) truncate(size int64) {
+	w.Helper()
+	if err := os.Truncate(w.path("data"), size); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// patch writes into the file, in place.
+func (w *writing) patch(text string, at int64) {
+	w.Helper()
+	f := w.create(w.path("data"), os.O_WRONLY)
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(text), at); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *writing) grow() {
+	w.Helper()
+	w.patch(strings.Repeat("b", 1<<20), int64(len(w.data())))
+}
+
+// TestFilesRefused: a restart that fails has changed no file.
+func TestFilesRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		save    []string
+		change  func(*writing)
+		restart []string
+		want    string
+	}{
+		"shorter": {change: func(w *writing) { w.truncate(100) }, want: "CR2123"},
+		"missing": {change: func(w *writing) { w.remove(w.path("data")); w.write(w.path("data"), "new") }, want: "CR2123"},
+		"unsaved": {restart: []string{"--files", "rollback"}, want: "CR2124"},
+		"other file": {
+			save: []string{"--save-files"}, restart: []string{"--files", "rollback"},
+			change: func(w *writing) { w.remove(w.path("other")) }, want: "CR2101",
+		},
+		"other file, truncate": {
+			restart: []string{"--files", "truncate"},
+			change:  func(w *writing) { w.grow(); w.remove(w.path("other")) }, want: "CR2101",
+		},
+		"cut image": {
+			save: []string{"--save-files"}, restart: []string{"--files", "rollback"},
+			change: func(w *writing) {
+				img := w.read(w.path("img"))
+				w.write(w.path("img"), img[:len(img)-20])
+			}, want: "CR",
+		},
+		"cut image, truncate": {
+			restart: []string{"--files", "truncate"},
+			change: func(w *writing) {
+				w.grow()
+				img := w.read(w.path("img"))
+				w.write(w.path("img"), img[:len(img)-20])
+			}, want: "CR",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachUser(t, func(t *testing.T, u user) {
+				w := newWriting(t, u, test.save...)
+				if test.change != nil {
+					test.change(w)
+				}
+				before, names, mtime := w.data(), w.names(), mtimeOf(t, w.path("data"))
+				j := w.start(streams{}, append(append([]string{w.crshim, "restart"}, test.restart...), "img")...)
+				j.ends("exit status 125")
+				if text := j.output(); !strings.Contains(text, test.want) {
+					t.Errorf("refused with %q, want %s", text, test.want)
+				}
+				if w.data() != before || mtimeOf(t, w.path("data")) != mtime {
+					t.Error("a restart that failed has changed the file")
+				}
+				if after := w.names(); strings.Join(after, " ") != strings.Join(names, " ") {
+					t.Errorf("files before %q, after %q", names, after)
+				}
+			})
+		})
+	}
+}
+
+// names lists the files but for the logs of jobs.
+func (w *writing) names() (names []string) {
+	w.Helper()
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, e := range entries {
+		if !w.ofHarness(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func mtimeOf(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime().UnixNano()
+}

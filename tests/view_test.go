@@ -79,9 +79,11 @@ func viewOf(t testing.TB, pid int) *view {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What it has open about itself is so whatever its number is.
+	own := strings.NewReplacer(fmt.Sprintf("%stask/%d/", proc, pid), "/proc/thread-self/", proc, "/proc/self/")
 	for _, fd := range fds {
 		info := strings.Split(read(filepath.Join("fdinfo", fd.Name())), "\n")
-		v.FDs = append(v.FDs, fmt.Sprintf("%s -> %s, %s, %s", fd.Name(), withoutName(link(filepath.Join("fd", fd.Name()))), info[0], info[1]))
+		v.FDs = append(v.FDs, fmt.Sprintf("%s -> %s, %s, %s", fd.Name(), withoutName(own.Replace(link(filepath.Join("fd", fd.Name())))), info[0], info[1]))
 	}
 	return v
 }

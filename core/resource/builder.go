@@ -47,6 +47,9 @@ type Builder struct {
 	parts    []Restoring      // nil where Parts has none for the process
 	spawned  *tracer.Siblings // the threads behind the first, nil without any
 
+	changes    []fileChange     // right before the commit
+	rolledBack map[inodeID]bool // files that get back the contents that the image has
+
 	stage   *tracer.Program
 	expects []expectation
 	filling uint64 // bytes of contents that the pending program will read
@@ -146,6 +149,9 @@ func (b *Builder) Load() error {
 // one of each further thread. From the first call on there is no way back; it
 // completes even if we die.
 func (b *Builder) Commit() error {
+	if err := b.changeFiles(); err != nil {
+		return err
+	}
 	p := b.Remote.Program()
 	if err := b.letGo(p); err != nil {
 		return err

@@ -169,6 +169,9 @@ func (r *filesRestore) attach(b *Builder) {
 func (r *filesRestore) commitAttached(p *tracer.Program, final map[tracer.FD]tracer.FD) {
 	for _, o := range r.opened {
 		fd := final[o.fd]
+		if o.late && o.pos != 0 {
+			p.Lseek(fd, o.pos, unix.SEEK_SET).Tolerate() // it was tried by the stage
+		}
 		for i := range o.attached.locks {
 			o.attached.locks[i].commit(p, fd)
 		}

@@ -174,8 +174,8 @@ func (c *contents) extent(at int64) (from, to int64, err error) {
 	return from, min(to, c.size), nil
 }
 
-// loadContents reads the pieces of a file and stages their writing.
-func (b *Builder) loadContents(fd tracer.FD, size uint64, path string) error {
+// eachPieceOf reads the pieces of a file, each checked to lie within it.
+func (b *Builder) eachPieceOf(path string, size uint64, do func(*fileData) error) error {
 	for {
 		kind, err := b.R.Peek()
 		if err != nil || kind != fileDataKind {
@@ -189,12 +189,22 @@ func (b *Builder) loadContents(fd tracer.FD, size uint64, path string) error {
 		if n == 0 || data.Offset > size || n > size-data.Offset {
 			return badImage(fault.ImageValue, path, "%d bytes at %d of %d", n, data.Offset, size)
 		}
-		p := b.Stage()
-		b.Expect(p.Pwrite(fd, p.Bytes(data.Data), n, int64(data.Offset)).Full(), fault.FileContents, path)
-		if err := b.filled(int(n)); err != nil {
+		if err := do(data); err != nil {
 			return err
 		}
 	}
+}
+
+// stagePiece stages the writing of a piece.
+func (b *Builder) stagePiece(fd tracer.FD, data *fileData, path string) error {
+	p, n := b.Stage(), len(data.Data)
+	b.Expect(p.Pwrite(fd, p.Bytes(data.Data), uint64(n), int64(data.Offset)).Full(), fault.FileContents, path)
+	return b.filled(n)
+}
+
+// loadContents reads the pieces of a file and stages their writing.
+func (b *Builder) loadContents(fd tracer.FD, size uint64, path string) error {
+	return b.eachPieceOf(path, size, func(data *fileData) error { return b.stagePiece(fd, data, path) })
 }
 
 // rightToRead asks whether the process may read what it has open for writing
@@ -208,7 +218,7 @@ func (s *Saver) askRightToRead(p *tracer.Program) (asked []rightToRead) {
 	const rOK = 4
 	for i := range s.FDs {
 		f := &s.FDs[i]
-		if !isDeleted(f) || readable(readerOf(s.View, f)) {
+		if !isDeleted(f) && !s.savesContents(f) || readable(readerOf(s.View, f)) {
 			continue
 		}
 		row := p.Call(unix.SYS_FACCESSAT2, tracer.FD(f.Number), tracer.Ptr(p.String("")), tracer.Imm(rOK),

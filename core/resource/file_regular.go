@@ -2,7 +2,6 @@ package resource
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,13 +18,19 @@ import (
 var regularFile = FileKind{
 	Name:    "regular file",
 	Support: Full,
-	Note:    "By name, with flags and offset; the contents are not in the image.",
-	Match:   func(_ *View, f *procfs.FD) bool { return f.Type() == unix.S_IFREG && !memfdOrLike(f) },
-	Refuse:  refuseNamed,
-	Dump:    dumpNamed,
-	Kind:    image.KindFDData,
-	Load:    loadNamed,
-	Skip:    skipNamed,
+	Note: "By name, with flags and offset. The contents stay where they are; `restart --files` says what becomes of a file that has " +
+		"changed, and `checkpoint --save-files` takes those that are open for writing into the image. Of /proc, /sys and cgroups what " +
+		"is read next is what the kernel says then; only what speaks of the process itself or of none.",
+	Records: []image.Spec{
+		image.Row[fileState](fileStateKind, "FILE_STATE", image.InFiles, "what a regular file was like; follows its name, its parent is the reference of the open file"),
+		image.Row[savedRecord](savedKind, "FILE_SAVED", image.InFiles, "the contents of a regular file are in the image, where it is met first; FILE_DATA follow"),
+	},
+	Match:  func(_ *View, f *procfs.FD) bool { return f.Type() == unix.S_IFREG && !memfdOrLike(f) },
+	Refuse: refuseNamed,
+	Dump:   dumpNamed,
+	Kind:   image.KindFDData,
+	Load:   loadNamed,
+	Skip:   skipNamed,
 }
 
 // directory differs by its type alone.
@@ -56,15 +61,13 @@ const settable = unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK | unix.O_DSYNC
 // a 64-bit machine (include/uapi/asm-generic/fcntl.h).
 const fileLargefile = 0o100000
 
-// ofProcess matches names in /proc that speak of one process.
-var ofProcess = regexp.MustCompile(`^/proc/\d+(/|$)`)
-
 func refuseNamed(v *View, f *procfs.FD) *fault.Error {
 	switch {
 	case f.Nlink == 0 || strings.HasSuffix(f.Target, deletedSuffix) && !leadsTo(f):
 		return &fault.Error{Code: fault.FileUnlinked, Detail: f.Target}
-	case ofProcess.MatchString(f.Target):
-		return &fault.Error{Code: fault.ProcFile, Detail: f.Target}
+	}
+	if refusal := refuseKernel(v, f); refusal != nil {
+		return refusal
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(f.Target, &st); err != nil {
@@ -72,6 +75,12 @@ func refuseNamed(v *View, f *procfs.FD) *fault.Error {
 	}
 	if st.Dev != f.Dev || st.Ino != f.Ino {
 		return &fault.Error{Code: fault.FileUnreachable, Detail: f.Target}
+	}
+	if !v.savesContents(f) {
+		return nil
+	}
+	if err := copyable(v, readerOf(v, f)); err != nil {
+		return &fault.Error{Code: fault.FileUnreadable, Detail: f.Target, Err: err}
 	}
 	return nil
 }
@@ -89,7 +98,13 @@ func dumpNamed(s *Saver, f *procfs.FD, ref object.Ref) error {
 	if err := s.W.Put(uint32(ref), &data); err != nil {
 		return err
 	}
-	return s.W.Put(0, &image.FName{Name: f.Target})
+	if err := s.W.Put(0, &image.FName{Name: lasting(f.Target)}); err != nil {
+		return err
+	}
+	if err := dumpState(s, f, ref); err != nil {
+		return err
+	}
+	return dumpSaved(s, f, ref)
 }
 
 // fileMode is f_mode as the kernel of 2009 kept it: FMODE_READ 1, FMODE_WRITE
@@ -134,6 +149,12 @@ func skipNamed(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := b.loadState(ref); err != nil {
+		return nil, err
+	}
+	if _, err := b.loadSaved(ref, name.Name, false); err != nil {
+		return nil, err
+	}
 	return &stagedOpen{fd: nothing, path: name.Name, flags: data.Flags, pos: int64(data.Pos)}, nil
 }
 
@@ -153,15 +174,30 @@ func loadNamed(b *Builder, ref object.Ref) (*stagedOpen, error) {
 		if data.Pos != 0 {
 			b.Expect(p.Lseek(f.fd, int64(data.Pos), unix.SEEK_SET), fault.FileState, name.Name)
 		}
+		if ofKernel(name.Name) {
+			p.Lseek(f.fd, 0, unix.SEEK_SET).Tolerate() // what was read ahead is about the caller
+		}
+	}
+	open := &stagedOpen{late: ofKernel(name.Name), fd: f.fd, path: name.Name, flags: data.Flags, pos: int64(data.Pos)}
+	state, err := b.loadState(ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.loadBack(ref, open, state); err != nil {
+		return nil, err
 	}
 	want := uint32(unix.S_IFREG)
 	if data.Type == image.FDDir {
 		want = unix.S_IFDIR
 	}
-	return &stagedOpen{fd: f.fd, path: name.Name, flags: data.Flags, pos: int64(data.Pos), verify: func(now *procfs.FD) error {
-		if now.Type() != want {
+	open.verify = func(now *procfs.FD) error {
+		switch {
+		case now.Type() != want:
 			return &fault.Error{Code: fault.FileTypeChanged, Object: name.Name}
+		case state != nil:
+			return state.check(b, open, now)
 		}
 		return nil
-	}}, nil
+	}
+	return open, nil
 }

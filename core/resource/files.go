@@ -59,13 +59,14 @@ type stagedOpen struct {
 	flags    uint32 // of the image
 	pos      int64  // of the image, if it is a regular file or directory
 	attached attached
+	late     bool            // the offset is set by the commit: the kernel reads ahead there
 	external *externalRecord // what it was, or what it takes the place of, if that led outside
 	replaces bool            // what the image has, by the policy
 }
 
 // FileKinds is the table of kinds, asked in order.
 var FileKinds = []*FileKind{
-	&deletedFile, &regularFile, &directory,
+	&deletedFile, &regularFile, &directory, &placeFile,
 	&device,
 	&pipe, &fifo,
 	&unixSocket, &udpSocket, &tcpSocket,
@@ -99,7 +100,11 @@ func (r *filesSave) Ask(s *Saver, p *tracer.Program) { r.rights = s.askRightToRe
 func (r *filesSave) Answered(s *Saver) error {
 	for _, q := range r.rights {
 		if err := q.row.Err(); err != nil {
-			return &fault.Error{Code: fault.FileUnlinked, Object: s.FDName(q.f.Number), Detail: "what is in it, the process may not read", Err: err}
+			code := fault.FileUnlinked
+			if !isDeleted(q.f) {
+				code = fault.FileUnreadable
+			}
+			return &fault.Error{Code: code, Object: s.FDName(q.f.Number), Detail: "what is in it, the process may not read", Err: err}
 		}
 	}
 	return lookAtUnix(s)

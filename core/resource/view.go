@@ -34,6 +34,9 @@ type View struct {
 	// External has what leads to others saved as no more than a place that
 	// something else takes at restart, instead of refused.
 	External bool
+	// SaveFiles has the contents of regular files that are open for writing go
+	// into the image.
+	SaveFiles bool
 	// Image is where the image goes; nil if there is none.
 	Image *os.File
 

@@ -275,6 +275,33 @@ static void place_verify(int cycle)
 	check_eq(write(fd, "d", 1), 1);
 }
 
+/* On another file system. */
+static void elsewhere_setup(void)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "/dev/shm/crshim-%d", getpid());
+	fd = open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (fd < 0)
+		needs("/dev/shm");
+	check_eq(unlink(name), 0);
+	check_eq(write(fd, "abc", 3), 3);
+	check_eq(pwrite(fd, "def", 3, 1 << 20), 3);
+	before = stat_of(fd);
+}
+
+static void elsewhere_verify(int cycle)
+{
+	struct stat now = stat_of(fd);
+
+	(void)cycle;
+	check_eq(now.st_dev, before.st_dev);
+	check_eq(now.st_blocks, before.st_blocks);
+	check_eq(pread(fd, buf, 8, 1 << 20), 3);
+	check_eq(memcmp(buf, "def", 3), 0);
+	check_eq(lseek(fd, 0, SEEK_CUR), 3);
+}
+
 /* Its directory is gone, too: it comes back in another one. */
 static void orphan_setup(void)
 {
@@ -303,5 +330,6 @@ SCENARIOS(
 	{ "owner", BOTH | ROOT, owner_setup, owner_verify, NULL, 0 },
 	{ "named", BOTH, named_setup, named_verify, NULL, 0 },
 	{ "place", BOTH, place_setup, place_verify, NULL, 0 },
+	{ "elsewhere", BOTH, elsewhere_setup, elsewhere_verify, NULL, 0 },
 	{ "orphan", SELF | BARE, orphan_setup, orphan_verify, NULL, 0 },
 )

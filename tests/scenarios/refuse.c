@@ -189,6 +189,22 @@ static void unreadable_setup(void)
 	check_eq(write(fds[0], "abc", 3), 3);
 }
 
+/* A file about another process, and one that holds a trigger. */
+static void proc_setup(void)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "/proc/%d/stat", getppid());
+	fds[0] = got(open(name, O_RDONLY), "/proc/PID/stat");
+}
+
+static void pressure_setup(void)
+{
+	fds[0] = open("/proc/pressure/cpu", O_RDWR);
+	if (fds[0] < 0)
+		needs("/proc/pressure/cpu");
+}
+
 static void directory_setup(void)
 {
 	check_eq(mkdir(path("gone", -1), 0700), 0);
@@ -741,6 +757,8 @@ SCENARIOS(
 	REFUSE("linked", BOTH, linked_setup, linked_verify, EBADF),
 	REFUSE("unreadable", BOTH, unreadable_setup, NULL, EBADF),
 	REFUSE("directory", BOTH, directory_setup, NULL, EBADF),
+	REFUSE("proc", BOTH, proc_setup, NULL, EOPNOTSUPP),
+	REFUSE("pressure", BOTH, pressure_setup, NULL, EOPNOTSUPP),
 	REFUSE("replaced", BOTH, replaced_setup, NULL, EBADF),
 	REFUSE("locks", BOTH, locks_setup, NULL, EOPNOTSUPP),
 	REFUSE("owner", BOTH, owner_setup, NULL, EOPNOTSUPP),

@@ -137,7 +137,7 @@ static void fdinfo_line(struct text *t, char *line)
 
 static void snapshot_link(struct text *t, const char *what, const char *name)
 {
-	char target[4096];
+	char target[4096], own[64];
 	ssize_t n = readlink(name, target, sizeof(target) - 1);
 
 	if (n < 0)
@@ -147,6 +147,16 @@ static void snapshot_link(struct text *t, const char *what, const char *name)
 	if (!strncmp(target, "pipe:[", 6) || !strncmp(target, "socket:[", 8))
 		*strchr(target, '[') = 0;
 	nameless(target);
+	/* What it has open about itself is so whatever its number is. */
+	for (int task = 1; task >= 0; task--) {
+		int pid = getpid();
+
+		n = snprintf(own, sizeof(own), task ? "/proc/%d/task/%d/" : "/proc/%d/", pid, pid);
+		if (strncmp(target, own, n))
+			continue;
+		text_addf(t, "%s -> own %s%s\n", what, task ? "task " : "", target + n);
+		return;
+	}
 	text_addf(t, "%s -> %s\n", what, target);
 }
 
