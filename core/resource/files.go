@@ -3,6 +3,8 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -118,12 +120,19 @@ func (*filesSave) Survey(v *View) fault.List {
 		if refusal == nil && kind != &external {
 			refusal = refuseAttached(v, &v.FDs[i])
 		}
-		if refusal != nil {
+		if refusal != nil && v.hasOpen(&v.FDs[i]) {
 			refusal.Object = v.FDName(v.FDs[i].Number)
 			list = append(list, refusal)
 		}
 	}
 	return list
+}
+
+// hasOpen tells whether a descriptor still is what it was: a running process
+// may have closed it while we looked.
+func (v *View) hasOpen(f *procfs.FD) bool {
+	now, err := os.Readlink(procPath(v.PID, "fd", strconv.Itoa(int(f.Number))))
+	return err == nil && now == f.Target
 }
 
 // glance is equal for descriptors that may share an open file.
