@@ -5,6 +5,7 @@
 #include "scenario.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -710,6 +711,14 @@ static void unix_renamed_setup(void)
 	check_eq(rename(path("before", -1), path("after", -1)), 0);
 }
 
+/* Made in a network namespace that the program has left. */
+static void unix_left_setup(void)
+{
+	check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	if (unshare(CLONE_NEWNET))
+		needs("network namespaces");
+}
+
 static void unix_filter_setup(void)
 {
 	struct { uint16_t code; uint8_t jt, jf; uint32_t k; } all = { 6, 0, 0, ~0u };
@@ -738,6 +747,7 @@ SCENARIOS(
 	REFUSE("unix-oneway", BOTH, unix_oneway_setup, NULL, EOPNOTSUPP),
 	REFUSE("unix-error", BOTH, unix_error_setup, unix_error_verify, EOPNOTSUPP),
 	REFUSE("unix-renamed", BOTH, unix_renamed_setup, NULL, EOPNOTSUPP),
+	REFUSE("unix-left", BOTH | ROOT, unix_left_setup, NULL, EOPNOTSUPP),
 	REFUSE("unix-filter", BOTH, unix_filter_setup, NULL, EOPNOTSUPP),
 	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
 	REFUSE("eventfd", SELF, eventfd_setup, eventfd_verify, EOPNOTSUPP),
