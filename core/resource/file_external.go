@@ -2,7 +2,6 @@ package resource
 
 import (
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -88,11 +87,12 @@ func standardOf(v *View, f *procfs.FD) int32 {
 		controlling := f.Rdev == unix.Mkdev(5, 0) // /dev/tty, whichever that is
 		same = func(o *procfs.FD) bool { return isTerminal(o) && (controlling || o.Rdev == f.Rdev) }
 	}
-	i := slices.IndexFunc(v.FDs, func(o procfs.FD) bool { return o.Number <= 2 && same(&o) })
-	if i < 0 {
-		return -1
+	for i := range v.FDs {
+		if o := &v.FDs[i]; o.Number <= 2 && same(o) {
+			return o.Number
+		}
 	}
-	return v.FDs[i].Number
+	return -1
 }
 
 // loadExternal opens nothing: what takes the place depends on the descriptor.

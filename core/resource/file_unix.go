@@ -139,8 +139,7 @@ type unixRightRecord struct {
 
 // unixView is what a view knows about unix sockets.
 type unixView struct {
-	facts map[uint64]*unixFact // by inode; nil if the kernel does not tell
-	diag  *os.File             // of the network namespace of the stopped process; nil for our own
+	facts map[uint64]*unixFact // by inode; nil before they were asked for
 	// stopped has all unix sockets of the process once it was stopped and
 	// looked at, in the order of the image.
 	stopped []*savedUnix
@@ -156,26 +155,19 @@ func (v *View) isUnix(f *procfs.FD) bool {
 }
 
 // unixFact returns what the kernel tells of a socket, nil if nothing. Of a
-// running process only sockets of our own network namespace are told about.
+// running process only sockets of our own network namespace are told about;
+// whoever needs more asks when the process stands.
 func (v *View) unixFact(ino uint64) *unixFact {
-	if fact, known := v.unix.facts[ino]; known {
-		return fact
-	}
-	fact, err := v.readUnixFact(ino)
-	if err != nil {
-		fact = nil // whoever needs it asks again when the process stands, and reports that
-	}
 	if v.unix.facts == nil {
 		v.unix.facts = make(map[uint64]*unixFact)
+		if facts, err := v.ownUnixFacts(); err == nil {
+			v.unix.facts = facts
+		}
 	}
-	v.unix.facts[ino] = fact
-	return fact
+	return v.unix.facts[ino]
 }
 
-func (v *View) readUnixFact(ino uint64) (*unixFact, error) {
-	if v.unix.diag != nil {
-		return askUnix(v.unix.diag, ino)
-	}
+func (v *View) ownUnixFacts() (map[uint64]*unixFact, error) {
 	own, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, err
@@ -183,12 +175,13 @@ func (v *View) readUnixFact(ino uint64) (*unixFact, error) {
 	if theirs, err := v.Proc.Link("ns/net"); err != nil || theirs != own {
 		return nil, errNotTold
 	}
-	diag, err := openUnixDiag()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open socket for unix_diag: %w", err)
 	}
+	diag := os.NewFile(uintptr(fd), "unix_diag")
 	defer func() { _ = diag.Close() }() // only asked
-	return askUnix(diag, ino)
+	return readUnixFacts(diag)
 }
 
 // socketOf returns the descriptor of a socket of the process, nil if it has none.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -29,10 +28,12 @@ type savedUnix struct {
 // those behind its descriptors, and those on their way in the others' queues.
 type unixLook struct {
 	s       *Saver
+	diag    *os.File // of the network namespace of the process
 	sockets []*savedUnix
 	byIno   map[uint64]*savedUnix
 	back    *tracer.Program // puts options back that were borrowed
 	refused fault.List
+	buf     []byte // for messages
 }
 
 // lookAtUnix finds all unix sockets of the stopped process and what is in
@@ -41,7 +42,11 @@ type unixLook struct {
 // so that the other kinds can look at them; if the checkpoint fails, or we die,
 // they are closed again.
 func lookAtUnix(s *Saver) (err error) {
-	if !slices.ContainsFunc(s.FDs, func(f procfs.FD) bool { return s.isUnix(&f) }) {
+	any := false
+	for i := range s.FDs {
+		any = any || s.isUnix(&s.FDs[i])
+	}
+	if !any {
 		return nil
 	}
 	diag, err := takeUnixDiag(s)
@@ -49,8 +54,10 @@ func lookAtUnix(s *Saver) (err error) {
 		return err
 	}
 	defer func() { _ = diag.Close() }() // only asked
-	s.unix.diag, s.unix.facts = diag, nil
-	l := &unixLook{s: s, byIno: make(map[uint64]*savedUnix), back: s.Remote.Program()}
+	if s.unix.facts, err = readUnixFacts(diag); err != nil {
+		return fmt.Errorf("look at sockets of %s: %w", s.Name(), err)
+	}
+	l := &unixLook{s: s, diag: diag, byIno: make(map[uint64]*savedUnix), back: s.Remote.Program(), buf: make([]byte, 256<<10)}
 	defer func() {
 		for _, u := range l.sockets {
 			unix.Close(u.own)
@@ -103,7 +110,11 @@ func (l *unixLook) add(f procfs.FD) error {
 	if !l.s.isUnix(&f) || l.byIno[f.Ino] != nil || kindOf(l.s.View, &f) != &unixSocket {
 		return nil
 	}
-	fact, err := l.s.readUnixFact(f.Ino)
+	fact, err := l.s.unix.facts[f.Ino], error(nil)
+	if fact == nil {
+		fact, err = askUnix(l.diag, f.Ino)
+		l.s.unix.facts[f.Ino] = fact
+	}
 	if err != nil {
 		l.refused = append(l.refused, &fault.Error{Code: fault.UnixNamespace, Object: l.s.FDName(f.Number), Err: err})
 		return nil

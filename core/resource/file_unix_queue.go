@@ -216,9 +216,8 @@ func (l *unixLook) readMessages(u *savedUnix) error {
 			return err
 		}
 	}
-	buf := make([]byte, 256<<10)
 	for at, first := 0, true; ; {
-		p, err := u.peek(buf)
+		p, err := u.peek(l.buf)
 		if errors.Is(err, unix.EAGAIN) {
 			return nil
 		}
@@ -230,7 +229,7 @@ func (l *unixLook) readMessages(u *savedUnix) error {
 			return nil
 		case p.short:
 			p.drop()
-			buf = make([]byte, p.n)
+			l.buf = make([]byte, p.n)
 			if err := u.seek(at); err != nil {
 				return err
 			}
@@ -238,7 +237,7 @@ func (l *unixLook) readMessages(u *savedUnix) error {
 		case first && p.n > 0:
 			p.drop()
 		default:
-			if err := l.keep(u, p, append([]byte(nil), buf[:p.n]...)); err != nil {
+			if err := l.keep(u, p, append([]byte(nil), l.buf[:p.n]...)); err != nil {
 				return err
 			}
 			at += p.n

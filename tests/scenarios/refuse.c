@@ -622,7 +622,7 @@ static void unix_empty_verify(int cycle)
 /* A message that carries what is refused itself. */
 static void unix_rights_setup(void)
 {
-	int inner = got(inotify_init1(0), "inotify");
+	int inner = got(epoll_create1(0), "epoll");
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { "abc", 3 };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
