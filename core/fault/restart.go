@@ -38,6 +38,7 @@ const (
 	StageFailed       Code = 2603
 	SegmentInUse      Code = 2604
 	SegmentFailed     Code = 2605
+	ProtectionKeys    Code = 2606
 )
 
 var restarts = []Entry{
@@ -140,4 +141,7 @@ var restarts = []Entry{
 	{SegmentFailed, 0, "cannot make or attach {System V shared memory}",
 		"The segment of the image is gone, and the caller could not make it anew; or it is there and the caller may not attach it.",
 		"See the cause at the end of the line. If another segment has its key, remove that with ipcrm."},
+	{ProtectionKeys, unix.ENOEXEC, "cannot have the protection keys of the image in {the caller}",
+		"The program knows its keys by their numbers, and the caller could not allocate them: this processor has none, or the caller's own execute-only memory has taken one of them.",
+		"Restart on a machine whose /proc/cpuinfo shows pku, from a process that was started freshly."},
 }

@@ -44,6 +44,7 @@ type Builder struct {
 	unix     *unixRestore     // nil before the first unix socket
 	mem      *memoryRestore   // once its Load has begun
 	segments []uint64         // System V shared memory that was made, by id
+	keys     []uint64         // protection keys that were allocated
 	parts    []Restoring      // nil where Parts has none for the process
 	spawned  *tracer.Siblings // the threads behind the first, nil without any
 
@@ -108,6 +109,11 @@ func (b *Builder) undoStage() error {
 	}
 	for _, gap := range b.Layout.Gaps(b.Remote.Scratch()) {
 		if err := b.Remote.Undo(unix.SYS_MUNMAP, uint64(gap.Start), gap.Len()); err != nil {
+			return err
+		}
+	}
+	for _, key := range b.keys {
+		if err := b.Remote.Undo(unix.SYS_PKEY_FREE, key); err != nil {
 			return err
 		}
 	}

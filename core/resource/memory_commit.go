@@ -39,6 +39,7 @@ func (r *memoryRestore) Commit(b *Builder, p *tracer.Program) error {
 			move(p, mv.from, mv.to)
 		}
 	}
+	r.keys.commit(p)
 	r.commitMM(p)
 	return nil
 }

@@ -22,7 +22,8 @@ type memoryRestore struct {
 	mapped    []*stagedMapping       // those that are moved at commit
 	files     map[string]*stagedFile // opened for mapping, by name and access
 	fromFiles []fileMapping
-	inodes    []carriedInode           // mapped
+	inodes    []carriedInode // mapped
+	keys      stagedKeys
 	refill    []*stagedSegment         // that get their contents at commit
 	lates     []*stagedMapping         // mapped once those are shut
 	moves     map[procfs.Special]place // vdso and its like
@@ -57,6 +58,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 	}
 	r.exe, r.auxv = exe.Path, auxv.Words
 	if err := r.loadExe(b); err != nil {
+		return err
+	}
+	if err := r.loadKeys(b); err != nil {
 		return err
 	}
 	var last *stagedMapping

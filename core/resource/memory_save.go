@@ -21,6 +21,7 @@ type memorySave struct {
 	objects map[inodeID]*sharedObject
 	// segments of System V shared memory that are attached, by id
 	segments map[uint64]*segmentAnswer
+	keys     []*tracer.Row // what askKeys has asked
 }
 
 func (*memorySave) Survey(v *View) fault.List {
@@ -96,8 +97,6 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 		return fault.MemorySealed
 	case f&(procfs.VMDroppable|procfs.VMSync) != 0:
 		return fault.MemorySpecial
-	case m.ProtectionKey != 0 && f&(procfs.VMRead|procfs.VMWrite|procfs.VMExec) != procfs.VMExec:
-		return fault.MemorySpecial // the kernel itself keys only what may be executed and not read
 	}
 	return 0
 }
@@ -150,6 +149,7 @@ func sharedWith(self procfs.PID, objects map[inodeID]*procfs.Mapping) map[*procf
 func (s *memorySave) Ask(d *Saver, p *tracer.Program) {
 	s.brk = p.Brk(0)
 	s.askSegments(d, p)
+	s.keys = askKeys(p, nowhere(d.Mappings, d.Remote.Scratch()))
 }
 
 func (s *memorySave) Dump(d *Saver) error {
@@ -158,6 +158,9 @@ func (s *memorySave) Dump(d *Saver) error {
 	})
 	s.objects = make(map[inodeID]*sharedObject)
 	if err := s.dumpMM(d, len(maps)); err != nil {
+		return err
+	}
+	if err := s.dumpKeys(d, maps); err != nil {
 		return err
 	}
 	pagemap, err := d.Proc.Pagemap()
@@ -275,7 +278,8 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if shared != nil {
 		pages = shared.take(m, guards)
 	}
-	if err := d.pages(pages, m.Perms.Read && !m.Perms.Shared); err != nil {
+	// A key may keep the task itself from reading.
+	if err := d.pages(pages, m.Perms.Read && !m.Perms.Shared && m.ProtectionKey == 0); err != nil {
 		return err
 	}
 	return d.W.EndPages()

@@ -82,7 +82,7 @@ static void smaps_line(struct text *t, char *line)
 {
 	char *colon = strchr(line, ':'), *space = strchr(line, ' ');
 
-	if (!strncmp(line, "VmFlags:", 8)) {
+	if (!strncmp(line, "VmFlags:", 8) || !strncmp(line, "ProtectionKey:", 14)) {
 		text_addf(t, "   %s\n", line);
 	} else if (space && (!colon || space < colon)) {
 		/* "start-end perms offset dev inode name": a header. */
