@@ -39,6 +39,7 @@ const (
 	SegmentInUse      Code = 2604
 	SegmentFailed     Code = 2605
 	ProtectionKeys    Code = 2606
+	CallerSealed      Code = 2607
 )
 
 var restarts = []Entry{
@@ -141,6 +142,9 @@ var restarts = []Entry{
 	{SegmentFailed, 0, "cannot make or attach {System V shared memory}",
 		"The segment of the image is gone, and the caller could not make it anew; or it is there and the caller may not attach it.",
 		"See the cause at the end of the line. If another segment has its key, remove that with ipcrm."},
+	{CallerSealed, unix.EBUSY, "cannot restart in {the caller}: it has sealed memory",
+		"What mseal has sealed cannot be unmapped as long as the process lives, so it cannot become another one.",
+		"Call restart from another process, or use crshim restart, which makes one."},
 	{ProtectionKeys, unix.ENOEXEC, "cannot have the protection keys of the image in {the caller}",
 		"The program knows its keys by their numbers, and the caller could not allocate them: this processor has none, or the caller's own execute-only memory has taken one of them.",
 		"Restart on a machine whose /proc/cpuinfo shows pku, from a process that was started freshly."},

@@ -127,4 +127,5 @@ const (
 	VMHugePage    = 0x20000000
 	VMNoHugePage  = 0x40000000
 	VMMergeable   = 0x80000000
+	VMSealed      = 1 << 63 // as in Linux 6.10; later kernels have moved it
 )

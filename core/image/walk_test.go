@@ -104,7 +104,7 @@ func TestVMFlagNames(t *testing.T) {
 		VMDenyWrite: "DENYWRITE", VMUffdWP: "UFFD_WP", VMLocked: "LOCKED", VMIO: "IO", VMSeqRead: "SEQ_READ", VMRandRead: "RAND_READ",
 		VMDontCopy: "DONTCOPY", VMDontExpand: "DONTEXPAND", VMLockOnFault: "LOCKONFAULT", VMAccount: "ACCOUNT",
 		VMNoReserve: "NORESERVE", VMHugeTLB: "HUGETLB", VMSync: "SYNC", VMWipeOnFork: "WIPEONFORK", VMDontDump: "DONTDUMP",
-		VMSoftDirty: "SOFTDIRTY", VMMixedMap: "MIXEDMAP", VMHugePage: "HUGEPAGE", VMNoHugePage: "NOHUGEPAGE", VMMergeable: "MERGEABLE",
+		VMSoftDirty: "SOFTDIRTY", VMMixedMap: "MIXEDMAP", VMHugePage: "HUGEPAGE", VMNoHugePage: "NOHUGEPAGE", VMMergeable: "MERGEABLE", VMSealed: "SEALED",
 	} {
 		if got := Fields(VMA{Flags: bit})[4].Value; got != want {
 			t.Errorf("%#x is called %s, want %s", bit, got, want)

@@ -93,6 +93,7 @@ var rawFlags = []struct {
 	{procfs.VMHugePage, image.VMHugePage},
 	{procfs.VMNoHugePage, image.VMNoHugePage},
 	{procfs.VMMergeable, image.VMMergeable},
+	{procfs.VMSealed, image.VMSealed},
 }
 
 func rawOf(shown procfs.VMFlags) uint64 {

@@ -23,6 +23,7 @@ type memoryRestore struct {
 	files     map[string]*stagedFile // opened for mapping, by name and access
 	fromFiles []fileMapping
 	inodes    []carriedInode // mapped
+	sealed    []procfs.Range
 	keys      stagedKeys
 	refill    []*stagedSegment         // that get their contents at commit
 	lates     []*stagedMapping         // mapped once those are shut
@@ -39,6 +40,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 		return err
 	}
 	r.mm, b.mem = mm, r
+	if err := mayBeReplaced(b.Caller); err != nil {
+		return err
+	}
 	r.files = make(map[string]*stagedFile)
 	r.moves = make(map[procfs.Special]place)
 	if err := r.checkMM(b); err != nil {

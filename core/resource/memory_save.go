@@ -93,8 +93,6 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 		return fault.MemoryUserfaultfd
 	case f&procfs.VMShadowStack != 0:
 		return fault.MemoryShadowStack
-	case f&procfs.VMSealed != 0:
-		return fault.MemorySealed
 	case f&(procfs.VMDroppable|procfs.VMSync) != 0:
 		return fault.MemorySpecial
 	}

@@ -331,6 +331,9 @@ func (r *memoryRestore) finish(b *Builder, m *stagedMapping) error {
 		b.Stage().Mlock2(m.at, how).Tolerate()
 		r.locked = append(r.locked, m)
 	}
+	if m.vma.Flags&image.VMSealed != 0 {
+		r.seal(b, m)
+	}
 	r.keys.protect(b, m) // last: then the caller itself may not touch it any more
 	return nil
 }

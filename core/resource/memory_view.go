@@ -33,7 +33,8 @@ func (v *View) viewable(id inodeID) *procfs.Mapping {
 	for i := range v.Mappings {
 		m := &v.Mappings[i]
 		// Maps does not tell flags; what it shows as shared may be read-only.
-		if mappedID(m) != id || !m.Perms.Shared || m.Flags != 0 && m.Flags&procfs.VMShared == 0 {
+		// One that is sealed (mseal(2)) cannot be mapped once more.
+		if mappedID(m) != id || !m.Perms.Shared || m.Flags != 0 && m.Flags&(procfs.VMShared|procfs.VMSealed) != procfs.VMShared {
 			continue
 		}
 		// A view of a locked mapping would bring the whole file in.

@@ -458,6 +458,35 @@ static void guards_verify(int cycle)
 		check_eq(faults(region + i * page, 1), i == 4 || i == 5 ? SIGSEGV : 0);
 }
 
+/* Sealed (Linux 6.10): all of a mapping, and a part of one. */
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
+static void sealed_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	region = anonymous(8 * page);
+	fill(region, 8 * page, 1);
+	check_eq(mprotect(region, 2 * page, PROT_READ), 0);
+	if (syscall(SYS_mseal, region, 4 * page, 0))
+		needs("mseal (Linux 6.10)");
+}
+
+static void sealed_verify(int cycle)
+{
+	(void)cycle;
+	filled(region, 8 * page, 1);
+	check_eq(mprotect(region, page, PROT_READ | PROT_WRITE), -1);
+	check_eq(errno, EPERM);
+	check_eq(munmap(region + 3 * page, page), -1);
+	check_eq(errno, EPERM);
+	region[2 * page] ^= 1;
+	region[2 * page] ^= 1;
+	check_eq(mprotect(region + 4 * page, page, PROT_READ), 0);
+	check_eq(mprotect(region + 4 * page, page, PROT_READ | PROT_WRITE), 0);
+}
+
 /* Many neighbours that cannot merge: every second page has other rights. */
 #define MANY 4000
 
@@ -497,5 +526,6 @@ SCENARIOS(
 	{ "mergeable", BOTH, mergeable_setup, mergeable_verify, NULL, 0 },
 	{ "named", BOTH, named_setup, named_verify, NULL, 0 },
 	{ "guards", BOTH, guards_setup, guards_verify, NULL, 0 },
+	{ "sealed", BOTH, sealed_setup, sealed_verify, NULL, 0 },
 	{ "many", BOTH, many_setup, many_verify, NULL, 0 },
 )

@@ -24,9 +24,6 @@
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
 #endif
-#ifndef SYS_mseal
-#define SYS_mseal 462
-#endif
 
 static int fds[2] = { -1, -1 };
 static char *region;
@@ -276,13 +273,6 @@ static void secret_setup(void)
 	check_eq(ftruncate(fd, 1 << 16), 0);
 	mapped(fd, MAP_SHARED);
 	check_eq(close(fd), 0);
-}
-
-static void sealed_setup(void)
-{
-	mapped(-1, MAP_PRIVATE | MAP_ANONYMOUS);
-	if (syscall(SYS_mseal, region, 1 << 16, 0))
-		needs("mseal (Linux 6.10)");
 }
 
 static void hugetlb_setup(void)
@@ -774,7 +764,6 @@ SCENARIOS(
 	REFUSE("owner", BOTH, owner_setup, NULL, EOPNOTSUPP),
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
-	REFUSE("sealed", BOTH, sealed_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
 	REFUSE("sysv", SELF, sysv_setup, shared_verify, EOPNOTSUPP),
 	REFUSE("shared", EXTERNAL, shared_setup, shared_verify, EOPNOTSUPP),
