@@ -393,7 +393,8 @@ func (s *inetSocket) loadUDP(b *Builder, ref object.Ref) error {
 // gone, or is yet to come, may have another address.
 func (s *inetSocket) verify(b *Builder, f *procfs.FD) error {
 	err := b.withSocket(tracer.FD(f.Number), func(fd int) error {
-		if err := sameOptions(fd, s.kind, s.Options); err != nil || s.floating {
+		same := func(o *option) bool { return !s.kept || !o.is(unix.SOL_SOCKET, unix.SO_REUSEADDR) } // not in repair mode
+		if err := sameOptions(fd, s.kind, s.Options, same); err != nil || s.floating {
 			return err
 		}
 		return s.sameName(fd)
