@@ -40,6 +40,7 @@ const (
 	SegmentFailed     Code = 2605
 	ProtectionKeys    Code = 2606
 	CallerSealed      Code = 2607
+	MemoryPolicy      Code = 2608
 )
 
 var restarts = []Entry{
@@ -142,6 +143,9 @@ var restarts = []Entry{
 	{SegmentFailed, 0, "cannot make or attach {System V shared memory}",
 		"The segment of the image is gone, and the caller could not make it anew; or it is there and the caller may not attach it.",
 		"See the cause at the end of the line. If another segment has its key, remove that with ipcrm."},
+	{MemoryPolicy, unix.ENOEXEC, "cannot set the memory policy of {a thread or mapping}",
+		"The program has said from which NUMA nodes its memory is to come, and this machine or the cpuset of the caller lacks them.",
+		"Restart where /sys/devices/system/node and Mems_allowed in /proc/PID/status have the same nodes."},
 	{CallerSealed, unix.EBUSY, "cannot restart in {the caller}: it has sealed memory",
 		"What mseal has sealed cannot be unmapped as long as the process lives, so it cannot become another one.",
 		"Call restart from another process, or use crshim restart, which makes one."},

@@ -168,6 +168,9 @@ func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMap
 		}
 		m.more = *more
 	}
+	if err := m.loadPolicy(b); err != nil {
+		return nil, err
+	}
 	if err := m.check(); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,8 @@ type memorySave struct {
 	objects map[inodeID]*sharedObject
 	// segments of System V shared memory that are attached, by id
 	segments map[uint64]*segmentAnswer
-	keys     []*tracer.Row // what askKeys has asked
+	keys     []*tracer.Row                // what askKeys has asked
+	policies map[procfs.Addr]policyAnswer // by the start of the mapping
 }
 
 func (*memorySave) Survey(v *View) fault.List {
@@ -161,6 +162,9 @@ func (s *memorySave) Dump(d *Saver) error {
 	if err := s.dumpKeys(d, maps); err != nil {
 		return err
 	}
+	if err := s.askPolicies(d, maps); err != nil {
+		return err
+	}
 	pagemap, err := d.Proc.Pagemap()
 	if err != nil {
 		return err
@@ -248,6 +252,9 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		if err := d.W.Put(0, &more); err != nil {
 			return err
 		}
+	}
+	if err := s.dumpPolicy(d, m); err != nil {
+		return err
 	}
 	if first {
 		if err := kind.dumpMapped(d, m, object.Ref(more.Objref)); err != nil {

@@ -22,6 +22,7 @@ type stagedMapping struct {
 	open       bool // writable for filling, to be closed with the final protection
 	registered bool // pages may be moved in
 	guards     []procfs.Range
+	policy     policyRecord
 }
 
 // check refuses what no checkpoint has written.
@@ -174,6 +175,9 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 		m.open = prot != unix.PROT_READ|unix.PROT_WRITE
 	}
 	b.Expect(row, fault.StageMemory, object)
+	if m.policy.Mode != mpolDefault {
+		m.policy.bind(b, m.at, object)
+	}
 	p := b.Stage()
 	for _, a := range advice {
 		if m.vma.Flags&a.raw != 0 {
