@@ -270,6 +270,11 @@ func (r *unixRestore) connect(b *Builder) error {
 	if err := b.Flush(); err != nil {
 		return err
 	}
+	for _, f := range r.files {
+		if err := f.checkAside(b); err != nil {
+			return err
+		}
+	}
 	for _, a := range all {
 		cred := make([]byte, unix.SizeofUcred)
 		if err := b.Remote.ReadMem(a.cred, cred); err != nil {

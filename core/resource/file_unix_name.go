@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,8 @@ type unixFile struct {
 	dir     *stagedFile // directory that it lies in
 	name    text        // within that directory
 	aside   text        // of what was found there; empty if nothing was
+	found   uint64      // inode of that
+	moved   tracer.Addr // struct statx of what was moved
 	unbind  *tracer.Undo
 	putBack *tracer.Undo
 }
@@ -75,15 +78,11 @@ func (r *unixRestore) openFiles(b *Builder) error {
 		if len(address) > 2+sunPathSize {
 			return f.u.rec.bad("its name is too long")
 		}
-		at := p.Buffer(statxSize)
-		probes[i] = probe{
-			// To a datagram socket, a living stream socket is of the wrong type
-			// even if it does not listen.
-			connect: p.Call(unix.SYS_CONNECT, prober.fd, tracer.Ptr(p.Bytes(address)), tracer.Imm(uint64(len(address)))).Tolerate(),
-			stat: p.Call(unix.SYS_STATX, f.dir.arg(), tracer.Ptr(p.String(f.name.s)), tracer.Imm(unix.AT_SYMLINK_NOFOLLOW),
-				tracer.Imm(unix.STATX_TYPE|unix.STATX_INO), tracer.Ptr(at)).Tolerate(),
-			statx: at,
-		}
+		// To a datagram socket, a living stream socket is of the wrong type even
+		// if it does not listen.
+		connect := p.Call(unix.SYS_CONNECT, prober.fd, tracer.Ptr(p.Bytes(address)), tracer.Imm(uint64(len(address)))).Tolerate()
+		stat, at := f.statx(p, p.String(f.name.s))
+		probes[i] = probe{connect: connect, stat: stat.Tolerate(), statx: at}
 	}
 	p.Close(prober.fd)
 	b.fds.drop(prober.fd)
@@ -106,22 +105,22 @@ func (r *unixRestore) openFiles(b *Builder) error {
 	return r.keepTexts(b)
 }
 
+// path is the whole name, as it was bound: "..", behind a link, is elsewhere
+// than it reads.
 func (f *unixFile) path() string {
-	if name := f.u.rec.name(); !path.IsAbs(name) {
-		return path.Join(f.begin, name)
-	}
-	return path.Join(f.begin, f.u.rec.name())
+	return strings.TrimSuffix(f.begin, "/") + "/" + strings.TrimPrefix(f.u.rec.name(), "/")
 }
 
 // openDir opens the directory of the file.
 func (f *unixFile) openDir(b *Builder) (err error) {
 	full := f.path()
-	f.name.s = path.Base(full)
-	if !path.IsAbs(f.begin) || f.name.s == "/" || f.name.s == ".." {
+	slash := strings.LastIndex(full, "/")
+	f.name.s = full[slash+1:]
+	if !path.IsAbs(f.begin) || f.name.s == "" || f.name.s == "." || f.name.s == ".." {
 		return f.u.rec.bad("begins at %q", f.begin)
 	}
 	const flags = unix.O_PATH | unix.O_DIRECTORY
-	if f.dir, err = b.openFile(path.Dir(full), flags, fault.UnixNamed); err != nil || path.IsAbs(f.u.rec.name()) {
+	if f.dir, err = b.openFile(full[:max(slash, 1)], flags, fault.UnixNamed); err != nil || path.IsAbs(f.u.rec.name()) {
 		return err
 	}
 	f.from, err = b.openFile(f.begin, flags, fault.UnixNamed)
@@ -146,7 +145,32 @@ func (f *unixFile) judge(b *Builder, p *probe) error {
 		taken.Detail = "by a file that is not a socket"
 		return taken
 	}
-	f.aside.s = fmt.Sprintf("%s%d", asidePrefix, binary.NativeEndian.Uint64(st[statxInoAt:]))
+	f.found = binary.NativeEndian.Uint64(st[statxInoAt:])
+	f.aside.s = fmt.Sprintf("%s%d", asidePrefix, f.found)
+	return nil
+}
+
+// statx looks at a name in the directory of the file.
+func (f *unixFile) statx(p *tracer.Program, name tracer.Addr) (*tracer.Row, tracer.Addr) {
+	at := p.Buffer(statxSize)
+	return p.Call(unix.SYS_STATX, f.dir.arg(), tracer.Ptr(name), tracer.Imm(unix.AT_SYMLINK_NOFOLLOW),
+		tracer.Imm(unix.STATX_TYPE|unix.STATX_INO), tracer.Ptr(at)), at
+}
+
+// checkAside makes sure, once the stage has moved it, that what lies aside is
+// what was judged: a socket that nobody has never finds anybody again, but
+// another one may have taken its name.
+func (f *unixFile) checkAside(b *Builder) error {
+	if f.aside.s == "" {
+		return nil
+	}
+	st := make([]byte, statxSize)
+	if err := b.Remote.ReadMem(f.moved, st); err != nil {
+		return err
+	}
+	if binary.NativeEndian.Uint64(st[statxInoAt:]) != f.found {
+		return &fault.Error{Code: fault.UnixNameTaken, Object: f.u.rec.label(), Err: unix.EADDRINUSE}
+	}
 	return nil
 }
 
@@ -202,6 +226,8 @@ func (f *unixFile) bind(b *Builder) error {
 	if f.aside.s != "" {
 		row := expect(p.Call(unix.SYS_RENAMEAT2, dir, f.name.arg(), dir, f.aside.arg(), tracer.Imm(renameNoClash)))
 		f.putBack = row.Undo(unix.SYS_RENAMEAT2, dir, f.aside.arg(), dir, f.name.arg(), tracer.Imm(renameNoClash))
+		row, f.moved = f.statx(p, f.aside.at)
+		expect(row)
 	}
 	var here *stagedFile
 	var back *tracer.Undo

@@ -489,6 +489,32 @@ static void deleted_verify(int cycle)
 	takes(fds[2], "x");
 }
 
+/* The same, but it still listens. Who may not ask where the file is now
+ * (CAP_NET_ADMIN) cannot save it. */
+static void private_setup(void)
+{
+	server_setup(in_dir("private"), SOCK_STREAM);
+	check_eq(unlink(address.sun_path), 0);
+	check_eq(close(fds[4]), 0);
+	check_eq(close(fds[5]), 0);
+	for (int i = 4; i < 6; i++)
+		check_eq(close(accept(fds[0], NULL, NULL)), 0);
+}
+
+static void private_verify(int cycle)
+{
+	socklen_t len = in_dir("private");
+
+	(void)cycle;
+	check_eq(access(address.sun_path, F_OK), -1);
+	has_name(fds[0], len, getsockname);
+	has_name(fds[2], len, getsockname);
+	has_name(fds[1], len, getpeername);
+	takes(fds[2], "to server");
+	nothing(fds[2]);
+	sends(fds[1], "to server");
+}
+
 /* Datagrams: fds[0] has a name, fds[1] has one, too, and is connected to it,
  * fds[2] has none. */
 static void named_setup(void)
@@ -877,6 +903,7 @@ SCENARIOS(
 	{ "abstract", BOTH, abstract_setup, abstract_verify, NULL, 0 },
 	{ "relative", BOTH, relative_setup, relative_verify, NULL, 0 },
 	{ "deleted", BOTH, deleted_setup, deleted_verify, NULL, 0 },
+	{ "private", BOTH | ROOT, private_setup, private_verify, NULL, 0 },
 	{ "named", BOTH, named_setup, named_refill, NULL, 0 },
 	{ "rights", BOTH, rights_setup, rights_verify, NULL, 0 },
 	{ "nested", BOTH, nested_setup, nested_verify, NULL, 0 },
