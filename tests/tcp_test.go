@@ -166,7 +166,7 @@ func TestTCPKeep(t *testing.T) {
 
 				const blast = 12 << 20
 				s.say(fmt.Sprintf("blast %d", blast))
-				e.until("it waits to write", func() bool { return sleeping(s.pid) && writing(s.pid) })
+				e.until("it waits to write", func() bool { return sleeping(s.pid) && inWrite(s.pid) })
 				s.save(img)
 				s.back(img, "--tcp", "keep")
 				s.blasted(blast)
@@ -182,8 +182,8 @@ func TestTCPKeep(t *testing.T) {
 	}
 }
 
-// writing tells whether a process is in write(2).
-func writing(pid int) bool {
+// inWrite tells whether a process is in write(2).
+func inWrite(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
 	return err == nil && strings.HasPrefix(string(text), "1 ")
 }
@@ -209,7 +209,7 @@ func TestTCPRunning(t *testing.T) {
 			s.talk("hello")
 			const blast = 8 << 20
 			s.say(fmt.Sprintf("blast %d", blast))
-			e.until("it waits to write", func() bool { return sleeping(s.pid) && writing(s.pid) })
+			e.until("it waits to write", func() bool { return sleeping(s.pid) && inWrite(s.pid) })
 			e.start(streams{}, e.crshim, "checkpoint", strconv.Itoa(s.pid), "-o", e.nth("img", n)).ends("exit status 0")
 			s.blasted(blast)
 		}
