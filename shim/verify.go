@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -125,6 +126,9 @@ func (v *inspection) missingFiles() (missing fault.List, names int) {
 	seen := map[string]bool{}
 	for i, rec := range v.Records {
 		path := rec.path()
+		if rec.Name == "EXE" && strings.HasSuffix(path, " (deleted)") {
+			continue // it comes from the image, or stays away
+		}
 		if path == "" || i+1 < len(v.Records) && v.Records[i+1].carriesFile() {
 			continue
 		}

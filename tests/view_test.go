@@ -62,7 +62,7 @@ func viewOf(t testing.TB, pid int) *view {
 	}
 	v := &view{
 		Comm: strings.TrimSuffix(read("comm"), "\n"), Cmdline: read("cmdline"), Environ: read("environ"), Auxv: []byte(read("auxv")),
-		Cwd: link("cwd"), Root: link("root"), Exe: link("exe"),
+		Cwd: link("cwd"), Root: link("root"), Exe: withoutName(link("exe")),
 	}
 	for _, line := range strings.Split(read("maps"), "\n") {
 		if m := deletedMapping.FindStringSubmatchIndex(line); m != nil && !exists(line[m[2]:]) {

@@ -32,7 +32,7 @@ type contents struct {
 	fd    int
 	alone bool // opened by us: moving its offset disturbs nobody
 	size  int64
-	view  *memoryView // what it is read by if it cannot be opened; fd is -1 then
+	view  unopened // what it is read by if it cannot be opened; fd is -1 then
 }
 
 // openContents opens a file anew, for the offset of the process must not move.

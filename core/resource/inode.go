@@ -75,7 +75,7 @@ func linkText(m *procfs.Mapping) string {
 }
 
 // openMapped opens the file behind a mapping for reading: through a descriptor
-// that the process still has for it, else through the mapping itself, which
+// that the process still has for it, or as its program file, else through the mapping itself, which
 // takes CAP_CHECKPOINT_RESTORE (proc(5), map_files).
 func (v *View) openMapped(m *procfs.Mapping) (*contents, error) {
 	id := mappedID(m)
@@ -85,6 +85,10 @@ func (v *View) openMapped(m *procfs.Mapping) (*contents, error) {
 		}
 	}
 	link := procPath(v.PID, procfs.MapFileName(m.Range))
+	var st unix.Stat_t
+	if exe := procPath(v.PID, "exe"); unix.Stat(exe, &st) == nil && (inodeID{st.Dev, st.Ino}) == id {
+		link = exe // which takes no capability
+	}
 	fd, err := openQuietly(link)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: link, Err: err}
@@ -98,8 +102,8 @@ func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
 	switch {
 	case err == nil:
 		err = errors.Join(k.Refuse(v, c, linkText(m)), c.close())
-	case errors.Is(err, unix.EPERM) && inMemory(m) && v.viewable(mappedID(m)) != nil:
-		err = nil
+	case errors.Is(err, unix.EPERM) && (k == &deletedInode || v.viewable(mappedID(m)) != nil):
+		err = nil // by what is mapped of it
 	}
 	if err != nil {
 		return err
@@ -128,14 +132,23 @@ func inMemory(m *procfs.Mapping) bool {
 		unix.Stat(filepath.Dir(m.Name), &st) == nil && st.Dev == mappedID(m).dev
 }
 
-// contentsOf opens the file behind a mapping, or has the task map it.
+// contentsOf opens the file behind a mapping, or has the task map it as a
+// whole, or takes what is mapped of it.
 func (s *Saver) contentsOf(m *procfs.Mapping) (*contents, error) {
 	c, err := s.openMapped(m)
 	if !errors.Is(err, unix.EPERM) {
 		return c, err
 	}
-	v, err := s.viewOf(mappedID(m))
-	return &contents{fd: -1, view: v}, err
+	var by unopened
+	if s.viewable(mappedID(m)) != nil {
+		by, err = s.viewOf(mappedID(m))
+	} else {
+		by, err = s.pagesOf(mappedID(m))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &contents{fd: -1, view: by}, nil
 }
 
 // usesInode returns another process that has the file behind a descriptor open
@@ -233,13 +246,19 @@ func (n *stagedInode) shutNow() {
 
 func (n *stagedInode) mapping(b *Builder, m *stagedMapping, prot int) (*tracer.Row, error) {
 	from := n.made
-	if !m.private() && m.vma.Flags&image.VMShared == 0 {
-		if n.readOnly == nil {
-			n.readOnly = b.reopen(n.made, unix.O_RDONLY)
-		}
-		from = n.readOnly
+	if m.private() || m.vma.Flags&image.VMShared == 0 {
+		from = n.forReading(b)
 	}
 	return b.Stage().Mmap(m.at, prot, m.mapFlags(), from.fd, m.vma.Pgoff*procfs.PageSize), nil
+}
+
+// forReading opens it for reading alone. What is mapped from there does not
+// count as open for writing, as a program file must not be.
+func (n *stagedInode) forReading(b *Builder) *stagedOpen {
+	if n.readOnly == nil {
+		n.readOnly = b.reopen(n.made, unix.O_RDONLY)
+	}
+	return n.readOnly
 }
 
 // loadCarried returns the file of that reference, made at its first sight.

@@ -43,6 +43,11 @@ func (r *memoryRestore) Commit(b *Builder, p *tracer.Program) error {
 	for _, final := range r.sealed {
 		p.Call(sysMseal, tracer.Ptr(final.Start), tracer.Imm(final.Len()), tracer.Imm(0))
 	}
+	if r.exeFrom != nil && !r.exeFrom.taken {
+		// A file that is open for writing cannot be a program (ETXTBSY).
+		p.Close(r.exeFrom.made.fd)
+		b.fds.drop(r.exeFrom.made.fd)
+	}
 	r.commitMM(p)
 	return nil
 }

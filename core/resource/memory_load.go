@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"sort"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,7 @@ type memoryRestore struct {
 	exe       string
 	exeFD     *stagedFile // nil if the link stays as it is
 	exeRow    *tracer.Row
+	exeFrom   *stagedDeleted // which the image carries; nil for a file with a name
 	auxv      []uint64
 	locked    []*stagedMapping
 	mapped    []*stagedMapping       // those that are moved at commit
@@ -76,6 +78,7 @@ func (r *memoryRestore) Load(b *Builder) error {
 	if err := r.mapLate(b); err != nil {
 		return err
 	}
+	r.carriedExe(b)
 	if err := r.checkFiles(b); err != nil {
 		return err
 	}
@@ -141,9 +144,28 @@ func (r *memoryRestore) loadExe(b *Builder) error {
 		b.Warn("/proc/PID/exe stays %s: setting it to %s takes CAP_CHECKPOINT_RESTORE", current, r.exe)
 		return nil
 	}
+	if strings.HasSuffix(r.exe, deletedSuffix) {
+		return nil // the image has it, if it is still mapped
+	}
 	f, err := b.openFile(r.exe, unix.O_RDONLY, fault.ExeFile)
 	r.exeFD = f
 	return err
+}
+
+// carriedExe finds a program file that had been deleted among the files that
+// the image carries.
+func (r *memoryRestore) carriedExe(b *Builder) {
+	if !strings.HasSuffix(r.exe, deletedSuffix) || !b.mayRestore() {
+		return
+	}
+	for _, file := range r.inodes {
+		if deleted, ok := file.(*stagedDeleted); ok && deleted.rec.Path+deletedSuffix == r.exe {
+			r.exeFrom = deleted
+			r.exeFD = &stagedFile{fd: deleted.forReading(b).fd}
+			return
+		}
+	}
+	b.Warn("/proc/PID/exe does not become %s: nothing of that file is mapped", r.exe)
 }
 
 func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMapping, error) {

@@ -13,7 +13,7 @@ import (
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
-// memoryView is a whole file of tmpfs, mapped once more by the frozen task
+// memoryView is a whole file, mapped once more by the frozen task
 // itself, for as long as it is read: the only way to a file that is mapped and
 // not open, for those who may not open /proc/PID/map_files.
 type memoryView struct {
@@ -60,7 +60,7 @@ func (s *Saver) viewOf(id inodeID) (*memoryView, error) {
 	v := &memoryView{s: s, id: id}
 	err := v.measure(anchor, end)
 	if err == nil {
-		err = v.findData()
+		err = v.findData(inMemory(anchor))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map a file as a whole: %w", err), v.close())
@@ -148,8 +148,13 @@ func (v *memoryView) ReadAt(buf []byte, offset int64) error {
 	return v.s.memory.Read(v.at.Start+procfs.Addr(offset), buf)
 }
 
-// findData fills v.data.
-func (v *memoryView) findData() error {
+// findData fills v.data. Of a file on disk mincore(2) tells what is in memory,
+// not what there is: it is read as a whole.
+func (v *memoryView) findData(inMemory bool) error {
+	if !inMemory {
+		v.data = []procfs.Range{{End: procfs.Addr(v.size)}}
+		return nil
+	}
 	if err := v.checkSwap(); err != nil {
 		return err
 	}

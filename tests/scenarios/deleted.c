@@ -302,6 +302,79 @@ static void elsewhere_verify(int cycle)
 	check_eq(lseek(fd, 0, SEEK_CUR), 3);
 }
 
+/* A library that was upgraded: mapped, changed in memory, and deleted. */
+static unsigned char *library;
+
+static void library_setup(void)
+{
+	static unsigned char page[4096];
+	int n = must(open(path("library", -1), O_RDWR | O_CREAT | O_EXCL, 0755));
+
+	for (int i = 0; i < 4; i++) {
+		fill(page, sizeof(page), i);
+		page[0] = 0xc3;	/* ret */
+		check_eq(write(n, page, sizeof(page)), sizeof(page));
+	}
+	check_eq(close(n), 0);
+	n = must(open(path("library", -1), O_RDONLY));
+	library = mmap(NULL, 4 * 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, n, 0);
+	check(library != MAP_FAILED);
+	check_eq(mprotect(library + 2 * 4096, 2 * 4096, PROT_READ | PROT_WRITE), 0);
+	library[2 * 4096 + 7] = 'x';
+	check_eq(mprotect(library + 3 * 4096, 4096, PROT_READ), 0);
+	check_eq(close(n), 0);
+	check_eq(unlink(path("library", -1)), 0);
+}
+
+static void library_verify(int cycle)
+{
+	static unsigned char page[4096];
+
+	(void)cycle;
+	((void (*)(void))library)();
+	((void (*)(void))(library + 4096))();
+	for (int i = 0; i < 4; i++) {
+		fill(page, sizeof(page), i);
+		page[0] = 0xc3;
+		if (i == 2)
+			page[7] = 'x';
+		check_eq(memcmp(library + i * 4096, page, sizeof(page)), 0);
+	}
+}
+
+/* The program itself was upgraded: it runs from a file without a name. */
+static void program_setup(void)
+{
+	static unsigned char image[1 << 16];
+	const char *const *argv = scenario_argv;
+	int from, to;
+	ssize_t n;
+
+	if (getenv("COPIED")) {
+		check_eq(unlink(path("program", -1)), 0);
+		return;
+	}
+	from = must(open("/proc/self/exe", O_RDONLY));
+	to = must(open(path("program", -1), O_WRONLY | O_CREAT | O_EXCL, 0755));
+	while ((n = read(from, image, sizeof(image))) > 0)
+		check_eq(write(to, image, n), n);
+	check_eq(n, 0);
+	check_eq(close(from), 0);
+	check_eq(close(to), 0);
+	check_eq(setenv("COPIED", "1", 1), 0);
+	execv(path("program", -1), (char *const *)argv);
+	fail("execute the copy: errno %d", errno);
+}
+
+static void program_verify(int cycle)
+{
+	static const char text[] = "still here";
+
+	check_eq(access(path("program", -1), F_OK), -1);
+	snprintf(buf, sizeof(buf), "%s %d", text, cycle);
+	check_eq(memcmp(buf, text, sizeof(text) - 1), 0);
+}
+
 /* Its directory is gone, too: it comes back in another one. */
 static void orphan_setup(void)
 {
@@ -331,5 +404,7 @@ SCENARIOS(
 	{ "named", BOTH, named_setup, named_verify, NULL, 0 },
 	{ "place", BOTH, place_setup, place_verify, NULL, 0 },
 	{ "elsewhere", BOTH, elsewhere_setup, elsewhere_verify, NULL, 0 },
+	{ "library", BOTH, library_setup, library_verify, NULL, 0 },
+	{ "program", BOTH, program_setup, program_verify, NULL, 0 },
 	{ "orphan", SELF | BARE, orphan_setup, orphan_verify, NULL, 0 },
 )

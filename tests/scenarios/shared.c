@@ -424,6 +424,6 @@ SCENARIOS(
 	{ "anonymous-guard", BOTH, anonymous_guard_setup, anonymous_guard_verify, NULL, 0 },
 	{ "shm", BOTH, shm_setup, shm_verify, NULL, 0 },
 	{ "shm-open", BOTH, shm_open_setup, shm_open_verify, NULL, 0 },
-	{ "deleted", BOTH | ROOT, deleted_setup, shm_verify, NULL, 0 },
+	{ "deleted", BOTH, deleted_setup, shm_verify, NULL, 0 },
 	{ "attributes", BOTH, attributes_setup, attributes_verify, NULL, 0 },
 )
