@@ -12,6 +12,7 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
 	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // checkOutput refuses a descriptor that no image can go to.
@@ -63,15 +64,15 @@ func (c *checkpoint) lendOutput(r *tracer.Remote) (tracer.FD, error) {
 const lendLimit = 4 << 20
 
 func (c *checkpoint) taskMayWrite(fd tracer.FD) (tracer.FD, error) {
-	var limit unix.Rlimit
-	if err := unix.Prlimit(int(c.req.Target), unix.RLIMIT_FSIZE, nil, &limit); err != nil {
+	limit, err := procfs.LimitOf(c.req.Target, unix.RLIMIT_FSIZE)
+	if err != nil {
 		return -1, fmt.Errorf("read file size limit of %s: %w", c.view.Name(), err)
 	}
 	flags, err := unix.FcntlInt(c.req.Out.Fd(), unix.F_GETFL, 0)
 	if err != nil {
 		return -1, err
 	}
-	if limit.Cur != unix.RLIM_INFINITY || flags&unix.O_NONBLOCK != 0 {
+	if limit.Soft != procfs.Unlimited || flags&unix.O_NONBLOCK != 0 {
 		return -1, nil
 	}
 	return fd, nil

@@ -95,19 +95,19 @@ func (l *limited) Write(b []byte) (int, error) {
 // imageWriter returns what the image is written to, within the limits of the
 // process that asked for it.
 func imageWriter(out *os.File, asker procfs.PID) (io.Writer, error) {
-	var limit unix.Rlimit
 	if asker == 0 {
 		return out, nil // the kernel watches our own
 	}
-	if err := unix.Prlimit(int(asker), unix.RLIMIT_FSIZE, nil, &limit); err != nil {
+	limit, err := procfs.LimitOf(asker, unix.RLIMIT_FSIZE)
+	if err != nil {
 		return nil, fmt.Errorf("read file size limit of the caller: %w", err)
 	}
 	info, err := out.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if limit.Cur > 1<<62 || !info.Mode().IsRegular() {
+	if limit.Soft > 1<<62 || !info.Mode().IsRegular() {
 		return out, nil
 	}
-	return &limited{out: out, limit: int64(limit.Cur)}, nil
+	return &limited{out: out, limit: int64(limit.Soft)}, nil
 }

@@ -18,11 +18,14 @@ type policyFlags struct {
 	fds   []string
 	files string
 	tcp   string
+	ids   string
 }
 
-var filesChoices = []string{"verify", "rollback", "truncate", "ignore"} // by resource.FilesPolicy
-
-var tcpChoices = []string{"reset", "keep"} // by resource.TCPPolicy
+var (
+	filesChoices = []string{"verify", "rollback", "truncate", "ignore"} // by resource.FilesPolicy
+	tcpChoices   = []string{"reset", "keep"}                            // by resource.TCPPolicy
+	idsChoices   = []string{"image", "caller"}                          // by resource.IDsPolicy
+)
 
 // fdChoices are the words that --fd knows; everything else is a path.
 var fdChoices = []string{resource.InheritFD, resource.NullFD, resource.CloseFD}
@@ -32,9 +35,11 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&p.fds, "fd", nil, "put something else behind a descriptor, by `N=WHAT`: inherit (crshim's own descriptor N), null (/dev/null), close, or a path; may be repeated")
 	flags.StringVar(&p.files, "files", filesChoices[resource.VerifyFiles], "regular files that have changed: verify, refuse one that is shorter than it was; rollback, give back what checkpoint --save-files saved; truncate, cut off what was written since; ignore")
 	flags.StringVar(&p.tcp, "tcp", tcpChoices[resource.ResetTCP], "connections to other hosts and processes: reset, as by a fault of the network, or keep, where the kernel allows")
+	flags.StringVar(&p.ids, "ids", idsChoices[resource.ImageIDs], "user and group ids and capabilities: those of the image, or fail; caller, those of whoever restarts")
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"fd":    completeFD,
 		"files": cobra.FixedCompletions(filesChoices, cobra.ShellCompDirectiveNoFileComp),
+		"ids":   cobra.FixedCompletions(idsChoices, cobra.ShellCompDirectiveNoFileComp),
 		"tcp":   cobra.FixedCompletions(tcpChoices, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
@@ -57,6 +62,11 @@ func (p *policyFlags) policy() (resource.Policy, error) {
 		errs = append(errs, fmt.Errorf("--tcp: %q is none of %s", p.tcp, strings.Join(tcpChoices, ", ")))
 	}
 	policy.TCP = resource.TCPPolicy(tcp)
+	ids := slices.Index(idsChoices, p.ids)
+	if ids < 0 {
+		errs = append(errs, fmt.Errorf("--ids: %q is none of %s", p.ids, strings.Join(idsChoices, ", ")))
+	}
+	policy.IDs = resource.IDsPolicy(ids)
 	for _, value := range p.fds {
 		fd, what, err := parseFD(value)
 		if err == nil && policy.Descriptors[fd] != "" {

@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	siblingRows = 48      // that the program of a sibling may have
+	siblingRows = 128     // that the program of a sibling may have
 	siblingData = 2 << 10 // bytes of its data
 	headOfWord  = 64      // bytes between the code page and the first block
 )
@@ -97,7 +97,7 @@ func (s *Siblings) Region() Range { return s.region }
 // Tasks are the threads, stopped after Visit and Settle.
 func (s *Siblings) Tasks() []*Tracee { return s.tasks }
 
-// Program begins the program of one sibling: at most 48 rows, whose arguments
+// Program begins the program of one sibling: at most 128 rows, whose arguments
 // are immediate, and 2 KiB of data, which stay readable until Close.
 func (s *Siblings) Program(i int) *Program {
 	rows := s.block(i) + Addr(blockRows())

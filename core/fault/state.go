@@ -21,6 +21,8 @@ const (
 	RootUnreachable Code = 1407
 	ExeUnreachable  Code = 1408
 	FSShared        Code = 1409
+	TooManyGroups   Code = 1410
+	IDsUnknown      Code = 1411
 )
 
 var state = []Entry{
@@ -75,6 +77,12 @@ var state = []Entry{
 	{FSShared, unix.EOPNOTSUPP, "cannot save {the process}: working directory shared with another process",
 		"Two processes that were cloned with CLONE_FS change directory together; after restart each would have its own.",
 		"Save the tree that holds both."},
+	{TooManyGroups, unix.EOPNOTSUPP, "cannot save {the process}: it has more supplementary groups than a record holds",
+		"The kernel allows 65536 supplementary groups, and a record of the format holds 8000.",
+		"Start the program with fewer groups."},
+	{IDsUnknown, unix.EOPNOTSUPP, "cannot save {the process}: one of its ids has no number in its user namespace",
+		"A process may have a group from before it entered its user namespace, for which that has no number. Nobody can give it back.",
+		"Map the group in the user namespace, or start the program without it."},
 }
 
 // 1500: the image cannot be written.

@@ -54,6 +54,10 @@ type Builder struct {
 	stage   *tracer.Program
 	expects []expectation
 	filling uint64 // bytes of contents that the pending program will read
+
+	secure   *tracer.Row  // the caller's securebits
+	ids      *credentials // the caller's, once they were asked for
+	dumpable uint64       // what the process is to be, PR_SET_DUMPABLE
 }
 
 // expectation says in the project's words what it means that a row failed.
@@ -148,7 +152,10 @@ func (b *Builder) Load() error {
 	if err := b.loadSiblings(); err != nil {
 		return err
 	}
-	return b.Flush()
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	return b.decide()
 }
 
 // Commit puts the staged process into the caller's place with one program, and
@@ -176,6 +183,9 @@ func (b *Builder) Commit() error {
 		}
 	}
 	if err := b.prepareSiblings(p); err != nil {
+		return err
+	}
+	if err := b.finish(p); err != nil {
 		return err
 	}
 	if err := b.Remote.Become(leader.State); err != nil {

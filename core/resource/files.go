@@ -221,11 +221,11 @@ func (r *filesRestore) Load(b *Builder) error {
 	if err != nil {
 		return err
 	}
-	var limit unix.Rlimit
-	if err := unix.Prlimit(int(b.Caller.PID), unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+	limit, err := procfs.LimitOf(b.Caller.PID, unix.RLIMIT_NOFILE)
+	if err != nil {
 		return fmt.Errorf("read descriptor limit of %s: %w", b.Caller.Name(), err)
 	}
-	if uint64(table.NFDs) > limit.Cur {
+	if uint64(table.NFDs) > limit.Soft {
 		return &fault.Error{Code: fault.DescriptorLimit, Object: b.Caller.Name(), Detail: fmt.Sprintf("%d descriptors", table.NFDs), Err: unix.EMFILE}
 	}
 	finals := make(map[tracer.FD]bool)
@@ -239,7 +239,7 @@ func (r *filesRestore) Load(b *Builder) error {
 		switch {
 		case entry.FD < 0 || finals[fd]:
 			return badImage(fault.ImageValue, fmt.Sprintf("fd %d", entry.FD), "number out of range or twice")
-		case uint64(entry.FD) >= limit.Cur:
+		case uint64(entry.FD) >= limit.Soft:
 			return &fault.Error{Code: fault.DescriptorLimit, Object: fmt.Sprintf("fd %d", entry.FD), Err: unix.EMFILE}
 		}
 		finals[fd] = true

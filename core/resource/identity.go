@@ -16,8 +16,8 @@ import (
 var identity = Part{
 	Name:    "task attributes",
 	Support: Partial,
-	Note: "Command name, personality, dumpable, no_new_privs, parent-death signal, timer slack, THP switch. User and group ids, " +
-		"capabilities and limits are those of the restarter, as security.txt of 2009 has it.",
+	Note: "Command name, personality, dumpable, no_new_privs, parent-death signal, timer slack, THP switch. no_new_privs, once set, " +
+		"cannot be taken back: where the restarter has it, that is said.",
 	Records: []image.Spec{
 		image.Row[identityRecord](identityKind, "IDENTITY", image.InTask, "attributes of the task that the 2009 record lacks", image.Times(image.OncePerTask)),
 	},
@@ -137,13 +137,20 @@ func (r *identityRestore) Load(b *Builder) error {
 		return badImage(fault.ImageValue, "task", "dumpable %d", rec.Dumpable)
 	}
 	r.identityRecord = *rec
+	b.Threads[0].deathSignal = rec.DeathSignal
+	// 2 ("only root may look") can be inherited but not asked for (prctl(2)).
+	if rec.Dumpable == 1 {
+		b.dumpable = 1
+	}
+	if b.Caller.Status.NoNewPrivs && rec.Flags&noNewPrivs == 0 {
+		b.Warn("no_new_privs is set, as it is for the restarter: programs that the process starts gain nothing by their set-user-id bit")
+	}
 	return nil
 }
 
 func (r *identityRestore) Commit(b *Builder, p *tracer.Program) error {
 	p.Prctl(unix.PR_SET_NAME, tracer.Ptr(p.String(strings.TrimRight(r.comm, "\x00"))))
 	p.Personality(r.Personality)
-	p.Prctl(unix.PR_SET_PDEATHSIG, tracer.Imm(uint64(r.DeathSignal)))
 	p.Prctl(unix.PR_SET_TIMERSLACK, tracer.Imm(r.TimerSlack))
 	var thp uint64
 	if r.Flags&thpDisabled != 0 {
@@ -153,11 +160,5 @@ func (r *identityRestore) Commit(b *Builder, p *tracer.Program) error {
 	if r.Flags&noNewPrivs != 0 {
 		p.Prctl(unix.PR_SET_NO_NEW_PRIVS, tracer.Imm(1), tracer.Imm(0), tracer.Imm(0), tracer.Imm(0))
 	}
-	// 2 ("only root may look") can be inherited but not asked for (prctl(2)).
-	var dumpable uint64
-	if r.Dumpable == 1 {
-		dumpable = 1
-	}
-	p.Prctl(unix.PR_SET_DUMPABLE, tracer.Imm(dumpable))
 	return nil
 }

@@ -120,11 +120,11 @@ func (r *memoryRestore) checkMM(b *Builder) error {
 			return badImage(fault.ImageRange, "address space", "%#x before %#x", pair[1], pair[0])
 		}
 	}
-	var limit unix.Rlimit
-	if err := unix.Prlimit(int(b.Caller.PID), unix.RLIMIT_DATA, nil, &limit); err != nil {
+	limit, err := procfs.LimitOf(b.Caller.PID, unix.RLIMIT_DATA)
+	if err != nil {
 		return fmt.Errorf("read data limit of %s: %w", b.Caller.Name(), err)
 	}
-	if limit.Cur != unix.RLIM_INFINITY && mm.Brk-mm.StartBrk+mm.EndData-mm.StartData > limit.Cur {
+	if limit.Soft != procfs.Unlimited && mm.Brk-mm.StartBrk+mm.EndData-mm.StartData > limit.Soft {
 		return &fault.Error{Code: fault.StageMemory, Object: b.Caller.Name(), Detail: "RLIMIT_DATA"}
 	}
 	return nil

@@ -9,6 +9,7 @@ type Policy struct {
 	Descriptors map[int32]string
 	Files       FilesPolicy
 	TCP         TCPPolicy
+	IDs         IDsPolicy
 }
 
 // What Policy.Descriptors may say besides a path.
@@ -36,4 +37,13 @@ type TCPPolicy int
 const (
 	ResetTCP TCPPolicy = iota // the program sees ECONNRESET, as after a fault of the network
 	KeepTCP                   // it goes on where the kernel allows (TCP_REPAIR of tcp(7))
+)
+
+// IDsPolicy is who the process is afterwards.
+type IDsPolicy int
+
+// The policies for user and group ids, capabilities and securebits.
+const (
+	ImageIDs  IDsPolicy = iota // who it was; refused if the caller may not become that
+	CallerIDs                  // who the caller is
 )

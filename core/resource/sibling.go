@@ -88,7 +88,7 @@ func (r *siblingRestore) Load(b *Builder, t *LoadedThread) (err error) {
 	case len(r.Comm) >= image.CommLen:
 		return badImage(fault.ImageValue, "thread", "name of %d bytes", len(r.Comm))
 	}
-	t.Saved = procfs.PID(r.TID)
+	t.Saved, t.deathSignal = procfs.PID(r.TID), r.DeathSignal
 	return nil
 }
 
@@ -97,7 +97,6 @@ func (r *siblingRestore) Commit(b *Builder, t *LoadedThread, p *tracer.Program) 
 		return nil
 	}
 	p.Prctl(unix.PR_SET_NAME, tracer.Ptr(p.String(r.Comm)))
-	p.Prctl(unix.PR_SET_PDEATHSIG, tracer.Imm(uint64(r.DeathSignal)))
 	p.Prctl(unix.PR_SET_TIMERSLACK, tracer.Imm(r.TimerSlack))
 	if r.Flags&noNewPrivs != 0 {
 		p.Prctl(unix.PR_SET_NO_NEW_PRIVS, tracer.Imm(1), tracer.Imm(0), tracer.Imm(0), tracer.Imm(0))

@@ -60,10 +60,7 @@ func (t *SavedThread) leader() bool { return t.TID == t.Status.Tgid }
 func (t *SavedThread) owner() uint32 { return uint32(t.TID) }
 
 func (t *SavedThread) name(v *View) string {
-	if t.leader() {
-		return v.Name()
-	}
-	return fmt.Sprintf("thread %d of %s", t.TID, v.Name())
+	return threadName(v, t.Status)
 }
 
 // LoadedThread is a thread of the image.
@@ -76,7 +73,8 @@ type LoadedThread struct {
 	// Commit on, both in its own pid namespace.
 	Saved, TID procfs.PID
 
-	parts []ThreadRestoring
+	deathSignal uint32 // PR_SET_PDEATHSIG
+	parts       []ThreadRestoring
 }
 
 // answers are what calls of Ask tell, once they have been made.
@@ -346,6 +344,9 @@ func (b *Builder) prepareSiblings(p *tracer.Program) error {
 			if err := part.Commit(b, t, own); err != nil {
 				return fmt.Errorf("prepare commit of %s: %w", Parts[i].Name, err)
 			}
+		}
+		if err := b.finishThread(t, own); err != nil {
+			return err
 		}
 	}
 	return b.spawned.Prepare(b.siblingStates())

@@ -97,3 +97,18 @@ func limitValue(b []byte) (uint64, error) {
 	}
 	return decimal[uint64](b)
 }
+
+// LimitOf is one resource limit of a process. Unlike prlimit(2) it may be
+// asked of a process of any user.
+func LimitOf(pid PID, resource int) (Limit, error) {
+	p, err := Open(pid)
+	if err != nil {
+		return Limit{}, err
+	}
+	defer p.Close()
+	limits, err := p.Limits()
+	if err != nil {
+		return Limit{}, err
+	}
+	return limits[resource], nil
+}

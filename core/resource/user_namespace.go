@@ -1,0 +1,69 @@
+package resource
+
+import (
+	"os"
+	"slices"
+
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// userNamespace reads what the user namespace of the process knows.
+func (v *View) userNamespace() (*userNamespace, error) {
+	var ns userNamespace
+	var err error
+	if ns.uids, err = v.Proc.UIDs(); err != nil {
+		return nil, err
+	}
+	if ns.gids, err = v.Proc.GIDs(); err != nil {
+		return nil, err
+	}
+	ns.groups, err = v.Proc.MaySetGroups()
+	return &ns, err
+}
+
+// sharesUsers tells whether ids mean to the process what they mean to us.
+func (v *View) sharesUsers() (bool, error) {
+	own, err := procfs.Open(procfs.PID(os.Getpid()))
+	if err != nil {
+		return false, err
+	}
+	defer own.Close()
+	ours, err := own.NS("user")
+	if err != nil {
+		return false, err
+	}
+	theirs, err := v.Proc.NS("user")
+	return ours == theirs, err
+}
+
+// credentials reads from a status what a thread of the process is, by the
+// numbers of its own user namespace. It is false if one of them has none there.
+func (v *View) credentials(status *procfs.Status) (c *credentials, ok bool, err error) {
+	c = &credentials{
+		uid: status.Uid, gid: status.Gid, groups: slices.Clone(status.Groups),
+		caps: capabilities{
+			inheritable: status.CapInh, permitted: status.CapPrm, effective: status.CapEff,
+			bounding: status.CapBnd, ambient: status.CapAmb,
+		},
+	}
+	if same, err := v.sharesUsers(); same || err != nil {
+		slices.Sort(c.groups)
+		return c, true, err
+	}
+	ns, err := v.userNamespace()
+	if err != nil {
+		return nil, false, err
+	}
+	for _, of := range []struct {
+		numbers []uint32
+		ids     procfs.IDs
+	}{{c.uid[:], ns.uids}, {c.gid[:], ns.gids}, {c.groups, ns.gids}} {
+		for i, id := range of.numbers {
+			if of.numbers[i], ok = of.ids.In(id); !ok {
+				return nil, false, nil
+			}
+		}
+	}
+	slices.Sort(c.groups)
+	return c, true, nil
+}
