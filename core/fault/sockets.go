@@ -12,6 +12,7 @@ const (
 	SocketLayer     Code = 1242
 	SocketUnsent    Code = 1243
 	SocketOption    Code = 1244
+	SocketNetlink   Code = 1245
 
 	SocketAddress  Code = 2115
 	SocketConnect  Code = 2116
@@ -45,6 +46,9 @@ var sockets = []Entry{
 	{SocketOption, unix.EOPNOTSUPP, "cannot save {a descriptor}: socket with an option that cannot be set again",
 		"IP options and IPv6 extension headers of a socket are rare, need privilege, and are not saved.",
 		"Have the program clear the option first."},
+	{SocketNetlink, unix.EOPNOTSUPP, "cannot save {a descriptor}: netlink socket of a protocol that remembers its sockets",
+		"Packet queues, audit, IPsec and the like are bound to the socket within the kernel, which does not tell.",
+		"Have the program close it first and register anew afterwards."},
 
 	{SocketAddress, 0, "cannot bind {a socket} of the image to its address",
 		"Another program, or the caller itself, has the port; or the address is none of this host's any more; or the port is below 1024 and needs CAP_NET_BIND_SERVICE.",

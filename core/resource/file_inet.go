@@ -359,13 +359,7 @@ func (s *inetSocket) address(p *tracer.Program, nr uintptr, fd tracer.Arg, a *in
 	return p.Call(nr, fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw)))
 }
 
-// own stages the change of owner, where the caller makes sockets as somebody
-// else.
-func (s *inetSocket) own(b *Builder) {
-	if st := b.Caller.Status; s.UID != st.Uid[3] || s.GID != st.Gid[3] {
-		b.Expect(b.Stage().Call(unix.SYS_FCHOWN, s.open.fd, tracer.Imm(s.UID), tracer.Imm(s.GID)), fault.SocketState, s.name)
-	}
-}
+func (s *inetSocket) own(b *Builder) { b.ownSocket(s.open, s.UID, s.GID) }
 
 func (s *inetSocket) loadUDP(b *Builder, ref object.Ref) error {
 	s.make(b)

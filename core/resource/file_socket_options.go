@@ -33,8 +33,10 @@ type sockets uint8
 const (
 	stream sockets = 1 << iota
 	dgram
+	netlink
 	ipv6
-	anyNet = stream | dgram
+	anyNet    = stream | dgram
+	anySocket = anyNet | netlink
 )
 
 // Defaults that are the same everywhere need not be saved. A default that a
@@ -75,29 +77,29 @@ var socketOptions = []option{
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR, 4, anyNet, nil, true},
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT, 4, anyNet, notZero, true},
 	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, 16, anyNet, notZero, true},
-	{unix.SOL_SOCKET, unix.SO_MARK, 4, anyNet, notZero, true},
+	{unix.SOL_SOCKET, unix.SO_MARK, 4, anySocket, notZero, true},
 	{unix.SOL_IP, unix.IP_FREEBIND, 4, anyNet, notZero, true},
 	{unix.SOL_IP, unix.IP_TRANSPARENT, 4, anyNet, notZero, true},
 	{unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4, anyNet, notZero, true},
 	{unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, 4, anyNet, notZero, true},
 	{unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 4, stream, notZero, true},
 
-	{unix.SOL_SOCKET, unix.SO_SNDBUF, 4, anyNet, notZero, false}, // notZero: if the program chose it
-	{unix.SOL_SOCKET, unix.SO_RCVBUF, 4, anyNet, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_SNDBUF, 4, anySocket, notZero, false}, // notZero: if the program chose it
+	{unix.SOL_SOCKET, unix.SO_RCVBUF, 4, anySocket, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 4, anyNet, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 4, anyNet, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_LINGER, 8, anyNet, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_BROADCAST, 4, anyNet, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, 4, anyNet, notZero, false},
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, 4, anyNet, nil, false},
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16, anyNet, notZero, false},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, 16, anyNet, notZero, false},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP, 4, anyNet, notZero, false},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 4, anyNet, notZero, false},
-	{unix.SOL_SOCKET, soTimestampNew, 4, anyNet, notZero, false},
-	{unix.SOL_SOCKET, soTimestampNSNew, 4, anyNet, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, 4, anySocket, nil, false},
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16, anySocket, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, 16, anySocket, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP, 4, anySocket, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 4, anySocket, notZero, false},
+	{unix.SOL_SOCKET, soTimestampNew, 4, anySocket, notZero, false},
+	{unix.SOL_SOCKET, soTimestampNSNew, 4, anySocket, notZero, false},
 	{unix.SOL_SOCKET, soTimestamping, 8, anyNet, notZero, false},
-	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 4, anyNet, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 4, anySocket, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_NO_CHECK, 4, dgram, notZero, false},
 	{unix.SOL_SOCKET, unix.SO_PEEK_OFF, 4, anyNet, notMinus, false},
 	{unix.SOL_SOCKET, unix.SO_SELECT_ERR_QUEUE, 4, anyNet, notZero, false},
@@ -186,14 +188,23 @@ var socketOptions = []option{
 	{unix.IPPROTO_UDP, unix.UDP_SEGMENT, 4, dgram, notZero, false},
 	{unix.IPPROTO_UDP, unix.UDP_GRO, 4, dgram, notZero, false},
 
-	{unix.SOL_SOCKET, unix.SO_PRIORITY, 4, anyNet, notZero, false},
+	{unix.SOL_SOCKET, unix.SO_PASSCRED, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_PKTINFO, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_BROADCAST_ERROR, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 4, netlink, notZero, false},
+	{unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 4, netlink, notZero, false},
+
+	{unix.SOL_SOCKET, unix.SO_PRIORITY, 4, anySocket, notZero, false},
 }
 
 func (o *option) is(level, name int) bool { return o.level == level && o.name == name }
 
 // fits tells whether a socket has the option.
 func (o *option) fits(s sockets) bool {
-	return o.of&s&anyNet != 0 && (o.of&ipv6 == 0 || s&ipv6 != 0)
+	return o.of&s&anySocket != 0 && (o.of&ipv6 == 0 || s&ipv6 != 0)
 }
 
 // The flags of SO_BUF_LOCK.

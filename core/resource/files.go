@@ -71,7 +71,7 @@ var FileKinds = []*FileKind{
 	&deletedFile, &regularFile, &directory, &placeFile,
 	&device,
 	&pipe, &fifo,
-	&unixSocket, &udpSocket, &tcpSocket,
+	&unixSocket, &udpSocket, &tcpSocket, &netlinkSocket, &refusedSocket,
 	&external,
 	&eventfd, &signalfd, &timerfd,
 	&epoll,

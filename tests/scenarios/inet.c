@@ -505,6 +505,81 @@ static void watched_verify(int cycle)
 	check_eq(close(client), 0);
 }
 
+/* ---- netlink ---- */
+
+struct address_of_netlink { uint16_t family, pad; uint32_t port, groups; };
+
+static struct address_of_netlink netlink_name(int fd)
+{
+	struct address_of_netlink a = { 0, 0, 0, 0 };
+	socklen_t n = sizeof(a);
+
+	check_eq(getsockname(fd, (void *)&a, &n), 0);
+	return a;
+}
+
+/* asked has the kernel answer for all links, and reads to the end of it. */
+static void asked(int fd)
+{
+	struct { uint32_t len; uint16_t type, flags; uint32_t seq, pid; uint8_t family, pad[15]; } ask = {
+		sizeof(ask), 18 /* RTM_GETLINK */, 0x301 /* REQUEST, DUMP */, 1, 0, 0, { 0 },
+	}, *answer;
+	static char buf[1 << 16] __attribute__((aligned(8)));
+
+	check_eq(send(fd, &ask, sizeof(ask), 0), sizeof(ask));
+	for (;;) {
+		ssize_t n = recv(fd, buf, sizeof(buf), 0);
+
+		check(n > 0);
+		answer = (void *)buf;
+		if (answer->type == 3 /* NLMSG_DONE */)
+			return;
+	}
+}
+
+static struct address_of_netlink netlink_names[3];
+
+/* 0 asks for routes and hears of links and groups above 32, 1 hears of uevents, 2 has no port. */
+static void netlink_setup(void)
+{
+	struct address_of_netlink a = { AF_NETLINK, 0, 0, 0 };
+
+	fds[0] = got(socket(AF_NETLINK, SOCK_RAW, 0), "netlink");
+	fds[1] = got(socket(AF_NETLINK, SOCK_DGRAM, 15), "uevents");
+	fds[2] = got(socket(AF_NETLINK, SOCK_RAW, 16), "generic netlink");
+	set(fds[0], 270, 11 /* NETLINK_EXT_ACK */, 1);
+	set(fds[0], SOL_SOCKET, SO_RCVBUF, 100000);
+	check_eq(bind(fds[0], (void *)&a, sizeof(a)), 0);
+	set(fds[0], 270, 1 /* NETLINK_ADD_MEMBERSHIP */, 26 /* RTNLGRP_MDB */);
+	set(fds[0], 270, 1, 33 /* RTNLGRP_BRVLAN */);
+	a.groups = 1;
+	check_eq(bind(fds[1], (void *)&a, sizeof(a)), 0);
+	asked(fds[0]);
+	for (int i = 0; i < 3; i++)
+		netlink_names[i] = netlink_name(fds[i]);
+}
+
+static void netlink_verify(int cycle)
+{
+	uint32_t groups[2];
+	socklen_t n = sizeof(groups);
+
+	(void)cycle;
+	for (int i = 0; i < 3; i++) {
+		struct address_of_netlink now = netlink_name(fds[i]);
+
+		check_eq(memcmp(&now, &netlink_names[i], sizeof(now)), 0);
+	}
+	check(netlink_names[0].port != 0);
+	check_eq(getsockopt(fds[0], 270, 9 /* NETLINK_LIST_MEMBERSHIPS */, groups, &n), 0);
+	check_eq(groups[0], 1u << 25);
+	check_eq(groups[1], 1);
+	check_eq(get(fds[0], 270, 11), 1);
+	check_eq(get(fds[0], SOL_SOCKET, SO_RCVBUF), 200000);
+	check_eq(get(fds[1], SOL_SOCKET, SO_TYPE), SOCK_DGRAM);
+	asked(fds[0]);
+}
+
 SCENARIOS(
 	{ "udp", BOTH, udp_setup, udp_verify, NULL, 0 },
 	{ "udp6", BOTH, udp6_setup, udp6_verify, NULL, 0 },
@@ -515,5 +590,6 @@ SCENARIOS(
 	{ "fresh", BOTH, fresh_setup, fresh_verify, NULL, 0 },
 	{ "listen", BOTH, listen_setup, listen_verify, NULL, 0 },
 	{ "listen6", BOTH, listen6_setup, listen6_verify, NULL, 0 },
+	{ "netlink", BOTH, netlink_setup, netlink_verify, NULL, 0 },
 	{ "watched", BOTH, watched_setup, watched_verify, NULL, 0 },
 )

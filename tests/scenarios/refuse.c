@@ -4,6 +4,7 @@
  */
 #include "scenario.h"
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
@@ -31,7 +32,8 @@ static char *region;
 /* got takes a new descriptor, or names what is missing. */
 static int got(int fd, const char *what)
 {
-	if (fd < 0 && (errno == ENOSYS || errno == EPERM || errno == ENODEV))
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM || errno == ENODEV ||
+		       errno == EAFNOSUPPORT || errno == EPROTONOSUPPORT))
 		needs("%s", what);
 	if (fd < 0)
 		fail("%s: errno %d", what, errno);
@@ -47,6 +49,96 @@ static int temporary(const char *name)
 }
 
 /* ---- descriptors ---- */
+
+/* MPTCP, which falls back to TCP only once it is connected. */
+static void mptcp_setup(void)
+{
+	fds[0] = got(socket(AF_INET, SOCK_STREAM, 262), "MPTCP");
+}
+
+static void packet_setup(void)
+{
+	fds[0] = got(socket(AF_PACKET, SOCK_DGRAM, 0), "packet sockets");
+}
+
+static void raw_setup(void)
+{
+	fds[0] = got(socket(AF_INET, SOCK_RAW, 1), "raw sockets");
+}
+
+/* Messages wait: the answer to a question for all links. */
+static void netlink_setup(void)
+{
+	struct { uint32_t len; uint16_t type, flags; uint32_t seq, pid; uint8_t family, pad[15]; } ask = {
+		sizeof(ask), 18 /* RTM_GETLINK */, 0x301 /* REQUEST, DUMP */, 1, 0, 0, { 0 },
+	};
+	struct pollfd p = { .events = POLLIN };
+
+	fds[0] = got(socket(AF_NETLINK, SOCK_RAW, 0), "netlink");
+	check_eq(send(fds[0], &ask, sizeof(ask), 0), sizeof(ask));
+	p.fd = fds[0];
+	check_eq(poll(&p, 1, 10000), 1);
+}
+
+static void netlink_verify(int cycle)
+{
+	char buf[64];
+
+	(void)cycle;
+	check(recv(fds[0], buf, sizeof(buf), MSG_PEEK | MSG_DONTWAIT) > 0);
+}
+
+static void netfilter_setup(void)
+{
+	fds[0] = got(socket(AF_NETLINK, SOCK_RAW, 12), "netlink of netfilter");
+}
+
+/* A datagram that is still being put together. */
+static void cork_setup(void)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int on = 1;
+
+	fds[0] = got(socket(AF_INET, SOCK_DGRAM, 0), "UDP");
+	check_eq(setsockopt(fds[0], IPPROTO_UDP, 1 /* UDP_CORK */, &on, sizeof(on)), 0);
+	check_eq(sendto(fds[0], "abc", 3, 0, (void *)&to, sizeof(to)), 3);
+}
+
+static void filter_setup(void)
+{
+	struct { uint16_t code; uint8_t jt, jf; uint32_t k; } all = { 6, 0, 0, 0xffffffff };
+	struct { uint16_t len; void *filter; } program = { 1, &all };
+
+	fds[0] = got(socket(AF_INET, SOCK_DGRAM, 0), "UDP");
+	check_eq(setsockopt(fds[0], SOL_SOCKET, 26 /* SO_ATTACH_FILTER */, &program, sizeof(program)), 0);
+}
+
+static void urgent_setup(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(a);
+	struct pollfd p = { .events = POLLPRI };
+	int listener = got(socket(AF_INET, SOCK_STREAM, 0), "TCP");
+
+	check_eq(bind(listener, (void *)&a, sizeof(a)), 0);
+	check_eq(listen(listener, 1), 0);
+	check_eq(getsockname(listener, (void *)&a, &n), 0);
+	fds[0] = got(socket(AF_INET, SOCK_STREAM, 0), "TCP");
+	check_eq(connect(fds[0], (void *)&a, sizeof(a)), 0);
+	fds[1] = accept(listener, NULL, NULL);
+	check_eq(send(fds[0], "!", 1, MSG_OOB), 1);
+	p.fd = fds[1];
+	check_eq(poll(&p, 1, 10000), 1);
+}
+
+static void urgent_verify(int cycle)
+{
+	char c;
+
+	(void)cycle;
+	check_eq(recv(fds[1], &c, 1, MSG_OOB | MSG_PEEK), 1);
+	check_eq(c, '!');
+}
 
 static void epoll_setup(void)
 {
@@ -739,6 +831,14 @@ SCENARIOS(
 	REFUSE("unix-renamed", BOTH, unix_renamed_setup, NULL, EOPNOTSUPP),
 	REFUSE("unix-left", BOTH | ROOT, unix_left_setup, NULL, EOPNOTSUPP),
 	REFUSE("unix-filter", BOTH, unix_filter_setup, NULL, EOPNOTSUPP),
+	REFUSE("mptcp", BOTH, mptcp_setup, NULL, EOPNOTSUPP),
+	REFUSE("packet", BOTH, packet_setup, NULL, EOPNOTSUPP),
+	REFUSE("raw", BOTH, raw_setup, NULL, EOPNOTSUPP),
+	REFUSE("netlink", BOTH, netlink_setup, netlink_verify, EOPNOTSUPP),
+	REFUSE("netfilter", BOTH, netfilter_setup, NULL, EOPNOTSUPP),
+	REFUSE("cork", BOTH, cork_setup, NULL, EOPNOTSUPP),
+	REFUSE("filter", BOTH, filter_setup, NULL, EOPNOTSUPP),
+	REFUSE("urgent", BOTH, urgent_setup, urgent_verify, EOPNOTSUPP),
 	REFUSE("epoll", BOTH, epoll_setup, NULL, EOPNOTSUPP),
 	REFUSE("eventfd", SELF, eventfd_setup, eventfd_verify, EOPNOTSUPP),
 	REFUSE("inotify", BOTH, inotify_setup, inotify_verify, EOPNOTSUPP),
