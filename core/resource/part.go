@@ -57,7 +57,22 @@ type Restoring interface {
 // Parts is the table of parts, in the order of the image: that of the 2009
 // code, with our own kinds in between. The other threads of a process follow
 // behind it, each with those parts that threads have.
-var Parts = []*Part{&identity, &filesystem, &memory, &files, &thread, &sibling, &handlers, &signals, &numa, &timers, &posixTimers, &identities, &cpu}
+var Parts = []*Part{
+	&identity,
+	&filesystem,
+	&memory,
+	&files,
+	&thread,
+	&sibling,
+	&handlers,
+	&signals,
+	&numa,
+	&timers,
+	&posixTimers,
+	&identities,
+	&clocks,
+	&cpu,
+}
 
 // Records returns the rows that all resources add to the image format.
 func Records() []image.Spec {

@@ -255,15 +255,29 @@ func (b *Builder) loadSiblings() error {
 	}
 }
 
-// Spawn makes the threads behind the first. They do nothing until Commit, and
-// end if the stage is undone. It comes last in the stage.
+// Spawn makes the threads behind the first, and what parts make that refers to
+// threads. They do nothing until Commit, and end if the stage is undone. It
+// comes last in the stage.
 func (b *Builder) Spawn() error {
-	others := b.Threads[1:]
-	if len(others) == 0 {
-		return nil
-	}
 	if err := b.Flush(); err != nil {
 		return err
+	}
+	if err := b.spawn(b.Threads[1:]); err != nil {
+		return err
+	}
+	for i, part := range b.parts {
+		if part, ok := part.(interface{ Spawned(*Builder) error }); ok {
+			if err := part.Spawned(b); err != nil {
+				return fmt.Errorf("load %s: %w", Parts[i].Name, err)
+			}
+		}
+	}
+	return b.Flush()
+}
+
+func (b *Builder) spawn(others []*LoadedThread) error {
+	if len(others) == 0 {
+		return nil
 	}
 	at, ok := b.Layout.Find(tracer.SiblingsSize(len(others)), 0, procfs.PageSize)
 	if !ok {

@@ -451,6 +451,50 @@ static void pending_verify(int cycle)
 	queue_pending();
 }
 
+/* ---- a timer that tells one thread ---- */
+
+#ifndef SIGEV_THREAD_ID
+#define SIGEV_THREAD_ID 4
+#endif
+
+/* What the kernel takes, whatever the C library calls its fields. */
+struct event {
+	uint64_t value;
+	int signo, notify, tid, pad[11];
+};
+
+static void work_timer(struct task *t)
+{
+	int sig = SIGRTMIN + 3 + t->n % 20, id;
+	struct event event = { .value = (uint64_t)t->n, .signo = sig, .notify = SIGEV_THREAD_ID, .tid = (int)syscall(SYS_gettid) };
+	struct itimerspec spec = { { 0, 2000000 }, { 0, 2000000 } };
+	siginfo_t info;
+	sigset_t set;
+
+	check_eq(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &id), 0);
+	check_eq(syscall(SYS_timer_settime, id, 0, &spec, NULL), 0);
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	t->ready = 1;
+	while (!stop) {
+		while (sigwaitinfo(&set, &info) < 0)
+			check_eq(errno, EINTR);
+		check_eq(info.si_signo, sig);
+		check_eq(info.si_value.sival_int, t->n);
+		t->loops++;
+	}
+	check_eq(syscall(SYS_timer_delete, id), 0);
+	/* one more may be on its way */
+	while (sigtimedwait(&set, &info, &(struct timespec){ 0 }) > 0)
+		;
+}
+
+static void timer_setup(void)
+{
+	for (int i = 0; i < 5; i++)
+		start(i % 2 ? work_timer : work_busy);
+}
+
 /* ---- a call from one thread of many ---- */
 
 static atomic_int ask, asked;
@@ -503,5 +547,6 @@ SCENARIOS(
 	{ .name = "renew", .flags = BOTH, .setup = renew_setup, .verify = renew_verify },
 	{ .name = "locks", .flags = BOTH, .setup = locks_setup, .verify = locks_verify },
 	{ .name = "pending", .flags = BOTH, .setup = pending_setup, .verify = pending_verify },
+	{ .name = "timer", .flags = BOTH, .setup = timer_setup, .verify = working_verify },
 	{ .name = "caller", .flags = SELF, .setup = caller_setup, .verify = caller_verify, .point = caller_point },
 )
