@@ -21,6 +21,7 @@ type stagedMapping struct {
 	at         procfs.Range
 	open       bool // writable for filling, to be closed with the final protection
 	registered bool // pages may be moved in
+	touched    bool // it has had pages
 	guards     []procfs.Range
 	policy     policyRecord
 }
@@ -223,6 +224,7 @@ func (r *memoryRestore) fill(b *Builder, m *stagedMapping) error {
 		if err := m.makeWritable(b); err != nil {
 			return err
 		}
+		m.touched = true
 		sink := &pageSink{b: b, runs: runs, from: b.R.Offset()}
 		if len(extents(runs)) > 0 {
 			if sink.nursery, err = r.wantHugePages(b, m); err != nil {
@@ -258,6 +260,19 @@ func (m *stagedMapping) readRuns(b *Builder) ([]procfs.Range, error) {
 		}
 	}
 	return runs, nil
+}
+
+// touch lets a mapping that was writable once keep being accounted for: the
+// kernel drops that together with the right to write if there never was a page
+// (mprotect_fixup of mm/mprotect.c asks for an anon_vma).
+func (m *stagedMapping) touch(b *Builder) {
+	const account = image.VMAccount
+	if m.touched || len(m.guards) > 0 || !m.private() || m.vma.Type != image.VMAAnon || m.vma.Flags&account == 0 {
+		return
+	}
+	page := procfs.Range{Start: m.at.Start, End: m.at.Start + procfs.Addr(procfs.PageSize)}
+	b.Stage().Madvise(page, unix.MADV_POPULATE_WRITE).Tolerate() // since Linux 5.14; it is a matter of bookkeeping
+	b.Stage().Madvise(page, unix.MADV_DONTNEED).Tolerate()
 }
 
 // makeWritable opens the mapping for filling if its protection forbids that.
@@ -322,6 +337,7 @@ func (r *memoryRestore) finish(b *Builder, m *stagedMapping) error {
 		b.Expect(row, fault.StageMemory, fmt.Sprintf("guard in mapping %v", m.final))
 	}
 	if m.open {
+		m.touch(b)
 		b.Expect(b.Stage().Mprotect(m.at, m.prot()), fault.StageMemory, object)
 	}
 	if m.vma.Flags&image.VMLocked != 0 {
