@@ -1,12 +1,16 @@
 package tests
 
 import (
+	"encoding/binary"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/image"
 )
 
 // locked starts a program of scenarios/locks.c, saves it, and leaves it running.
@@ -326,4 +330,117 @@ func mtimeOf(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return info.ModTime().UnixNano()
+}
+
+// TestFileSizeLimit: contents that the restarter may not write.
+func TestFileSizeLimit(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		e := newEnv(t, u)
+		imageOf(t, e, "deleted", "contents")
+		j := e.start(streams{}, "sh", "-c", "ulimit -f 100; exec "+e.crshim+" restart img")
+		j.ends("exit status 125")
+		if text := j.output(); !strings.Contains(text, "CR2120") {
+			t.Errorf("restart failed with %q, want CR2120", text)
+		}
+		// In place: the caller gets the errno, and no signal.
+		f, err := os.Open(e.path("img"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		s, err := ourSamples()
+		if err != nil {
+			t.Fatal(err)
+		}
+		j = e.start(streams{In: f}, e.crshim, "run", "sh", "-c", "ulimit -f 100; exec "+s.path("rstr"))
+		j.ends("exit status 1")
+		if text := j.output(); !strings.Contains(text, "File too large") {
+			t.Errorf("rstr says %q, want EFBIG", text)
+		}
+	})
+}
+
+// imageOf saves a program of scenarios/ and ends it.
+func imageOf(t *testing.T, e *env, name, scenario string) {
+	t.Helper()
+	j := e.start(streams{}, program(t, glibc, "scenarios", name), scenario, "external", e.dir, "1")
+	pid := e.announced(j, "ready", 1)
+	e.start(streams{}, e.crshim, "checkpoint", strconv.Itoa(pid), "-o", "img").ends("exit status 0")
+	e.signal(pid, unix.SIGKILL)
+	j.ends("signal: killed")
+	e.remove(e.nth("ready", 1))
+}
+
+// TestBadImageFiles: values of the records of files that no checkpoint writes.
+func TestBadImageFiles(t *testing.T) {
+	const (
+		deletedOpen, deleted, fileData, lock, owner, place, fileState image.Kind = 6460, 6461, 6462, 6463, 6464, 6465, 6466
+
+		parent = -4 // of the header
+	)
+	u32 := func(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v) }
+	u64 := func(v uint64) []byte { return binary.LittleEndian.AppendUint64(nil, v) }
+	type patch struct {
+		what   string
+		kind   image.Kind
+		offset int64 // in the payload
+		value  []byte
+	}
+	for _, from := range []struct {
+		program, scenario string
+		patches           []patch
+	}{
+		{"deleted", "shared", []patch{
+			{"owner", deletedOpen, parent, u32(4711)},
+			{"file 0", deletedOpen, 0, u32(0)},
+			{"file that is not there", deletedOpen, 0, u32(4711)},
+			{"access mode", deletedOpen, 4, u32(unix.O_ACCMODE)},
+			{"offset", deletedOpen, 8, u64(1 << 63)},
+			{"owner of the file", deleted, parent, u32(4711)},
+			{"size", deleted, 0, u64(1 << 63)},
+			{"flags without O_TMPFILE", deleted, 36, u32(unix.O_RDWR)},
+			{"O_TMPFILE for reading", deleted, 36, u32(unix.O_TMPFILE)},
+			{"name", deleted, 40, []byte("x")},
+			{"piece behind the end", fileData, 0, u64(11)},
+			{"piece that wraps", fileData, 0, u64(1<<64 - 1)},
+			{"size of a file", fileState, 0, u64(1 << 63)},
+		}},
+		{"locks", "posix", []patch{
+			{"owner of a lock", lock, parent, u32(4711)},
+			{"kind of lock", lock, 0, u32(9)},
+			{"no kind of lock", lock, 0, u32(0)},
+			{"type of lock", lock, 4, u32(2)},
+			{"lock that ends before it starts", lock, 8, u64(1 << 40)},
+			{"lock without end", lock, 16, u64(1 << 63)},
+		}},
+		{"locks", "owner", []patch{
+			{"owner of an owner", owner, parent, u32(4711)},
+			{"who", owner, 0, u32(9)},
+			{"signal", owner, 4, u32(65)},
+		}},
+		{"files", "place", []patch{
+			{"owner of a place", place, parent, u32(4711)},
+			{"flags without O_PATH", place, 4, u32(0)},
+			{"name of a place", place, 16, []byte("x")},
+			{"type of a place", place, 0, u32(unix.S_IFREG)},
+		}},
+	} {
+		t.Run(from.scenario, func(t *testing.T) {
+			eachUser(t, func(t *testing.T, u user) {
+				c := newCalls(t, u)
+				imageOf(t, c.env, from.program, from.scenario)
+				b := &badSetup{callSetup: c, raw: readRaw(t, c.path("img"))}
+				for _, p := range from.patches {
+					rec := b.raw.find(p.kind, 0)
+					if rec == nil {
+						t.Fatalf("%s: the image has no record of kind %v", p.what, p.kind)
+					}
+					bad := slices.Clone(b.raw.bytes)
+					copy(bad[rec.Offset+8+p.offset:], p.value)
+					b.add(p.what, b.raw.signed(bad), unix.EINVAL)
+				}
+				b.try(glibc, "file")
+			})
+		})
+	}
 }

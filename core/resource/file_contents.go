@@ -195,6 +195,19 @@ func (b *Builder) eachPieceOf(path string, size uint64, do func(*fileData) error
 	}
 }
 
+// checkFileSize refuses a file that is larger than the caller may make one.
+// Writing it would not only fail, but send SIGXFSZ (setrlimit(2)).
+func (b *Builder) checkFileSize(path string, size uint64) error {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(int(b.Caller.PID), unix.RLIMIT_FSIZE, nil, &limit); err != nil {
+		return fmt.Errorf("read file size limit of %s: %w", b.Caller.Name(), err)
+	}
+	if size > limit.Cur {
+		return &fault.Error{Code: fault.FileContents, Object: path, Detail: fmt.Sprintf("%d bytes, RLIMIT_FSIZE is %d", size, limit.Cur), Err: unix.EFBIG}
+	}
+	return nil
+}
+
 // stagePiece stages the writing of a piece.
 func (b *Builder) stagePiece(fd tracer.FD, data *fileData, path string) error {
 	p, n := b.Stage(), len(data.Data)

@@ -251,6 +251,9 @@ func (b *Builder) makeDeleted(ref object.Ref) (*stagedDeleted, error) {
 	if tmpfile {
 		flags = int(rec.Flags & (unix.O_TMPFILE | unix.O_ACCMODE | unix.O_NOFOLLOW | onlyAtOpen))
 	}
+	if err := b.checkFileSize(rec.Path, rec.Size); err != nil {
+		return nil, err
+	}
 	fd, err := b.openNameless(rec.Path, flags)
 	if err != nil {
 		return nil, err

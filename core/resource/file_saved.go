@@ -108,6 +108,9 @@ func (b *Builder) loadSaved(ref object.Ref, path string, use bool) (*rollback, e
 	if !use {
 		return nil, b.eachPieceOf(path, rec.Size, func(*fileData) error { return nil })
 	}
+	if err := b.checkFileSize(path, rec.Size); err != nil {
+		return nil, err
+	}
 	r := &rollback{path: path, size: rec.Size}
 	if r.from, err = b.openNameless(path, unix.O_TMPFILE|unix.O_RDWR|unix.O_EXCL); err != nil {
 		return nil, err

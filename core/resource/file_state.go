@@ -39,9 +39,10 @@ func stateOf(pid procfs.PID, fd int32) (*fileState, error) {
 	return state, nil
 }
 
-// dumpState writes it, for a file whose size means something.
+// dumpState writes it, for a file whose size means something: not for the image
+// itself, which is being written.
 func dumpState(s *Saver, f *procfs.FD, ref object.Ref) error {
-	if f.Type() != unix.S_IFREG || f.Flags&unix.O_PATH != 0 || ofKernel(f.Target) {
+	if f.Type() != unix.S_IFREG || f.Flags&unix.O_PATH != 0 || ofKernel(f.Target) || s.isImage(f) {
 		return nil
 	}
 	state, err := stateOf(s.PID, f.Number)
