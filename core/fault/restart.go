@@ -41,6 +41,7 @@ const (
 	ProtectionKeys    Code = 2606
 	CallerSealed      Code = 2607
 	MemoryPolicy      Code = 2608
+	CallerMemory      Code = 2609
 )
 
 var restarts = []Entry{
@@ -143,6 +144,9 @@ var restarts = []Entry{
 	{SegmentFailed, 0, "cannot make or attach {System V shared memory}",
 		"The segment of the image is gone, and the caller could not make it anew; or it is there and the caller may not attach it.",
 		"See the cause at the end of the line. If another segment has its key, remove that with ipcrm."},
+	{CallerMemory, unix.EBUSY, "cannot restart in {the caller}: it has asked for what the image does not have",
+		"Once asked for, it holds for all memory of the process until its end, and cannot be taken back without a trace.",
+		"Call restart from a process that was started freshly, or use crshim restart, which makes one."},
 	{MemoryPolicy, unix.ENOEXEC, "cannot set the memory policy of {a thread or mapping}",
 		"The program has said from which NUMA nodes its memory is to come, and this machine or the cpuset of the caller lacks them.",
 		"Restart where /sys/devices/system/node and Mems_allowed in /proc/PID/status have the same nodes."},

@@ -167,6 +167,7 @@ func (b *Builder) openFile(path string, flags int, code fault.Code) (*stagedFile
 // capabilities of capability(7), as bits of CapEff.
 const (
 	capNetAdmin          = 12
+	capIPCLock           = 14
 	capSysChroot         = 18
 	capSysAdmin          = 21
 	capCheckpointRestore = 40

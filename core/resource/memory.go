@@ -15,6 +15,7 @@ var memory = Part{
 	Records: []image.Spec{
 		image.Row[exeRecord](exeKind, "EXE", image.InMM, "the file that the program was started from"),
 		image.Row[auxvRecord](auxvKind, "AUXV", image.InMM, "the auxiliary vector, as in /proc/PID/auxv"),
+		image.Row[mmMore](mmMoreKind, "MM_MORE", image.InMM, "what holds for the address space as a whole", image.Times(image.AtMostOncePerTask)),
 		image.Row[pkeysRecord](pkeysKind, "PKEYS", image.InMM, "protection keys; none if none is in use"),
 		image.Row[vmaMore](vmaMoreKind, "VMA_MORE", image.InMM, "what the 2009 record of a mapping has no room for; follows it where it is needed"),
 		image.Row[sysvRecord](sysvKind, "SYSV_SHM", image.InMM, "System V shared memory, where it is met first; its parent is its reference; FILE_DATA follow"),

@@ -40,6 +40,7 @@ func (r *memoryRestore) Commit(b *Builder, p *tracer.Program) error {
 		}
 	}
 	r.keys.commit(p)
+	r.commitMore(b, p)
 	for _, final := range r.sealed {
 		p.Call(sysMseal, tracer.Ptr(final.Start), tracer.Imm(final.Len()), tracer.Imm(0))
 	}

@@ -14,23 +14,25 @@ import (
 )
 
 type memoryRestore struct {
-	mm        *image.MM
-	exe       string
-	exeFD     *stagedFile // nil if the link stays as it is
-	exeRow    *tracer.Row
-	exeFrom   *stagedDeleted // which the image carries; nil for a file with a name
-	auxv      []uint64
-	locked    []*stagedMapping
-	mapped    []*stagedMapping       // those that are moved at commit
-	files     map[string]*stagedFile // opened for mapping, by name and access
-	fromFiles []fileMapping
-	inodes    []carriedInode // mapped
-	sealed    []procfs.Range
-	keys      stagedKeys
-	refill    []*stagedSegment         // that get their contents at commit
-	lates     []*stagedMapping         // mapped once those are shut
-	moves     map[procfs.Special]place // vdso and its like
-	nursery   *nursery                 // nil until huge pages are worth it
+	mm         *image.MM
+	exe        string
+	exeFD      *stagedFile // nil if the link stays as it is
+	exeRow     *tracer.Row
+	exeFrom    *stagedDeleted // which the image carries; nil for a file with a name
+	auxv       []uint64
+	locked     []*stagedMapping
+	mapped     []*stagedMapping       // those that are moved at commit
+	files      map[string]*stagedFile // opened for mapping, by name and access
+	fromFiles  []fileMapping
+	inodes     []carriedInode // mapped
+	more       *mmMore        // nil in images from before there was one
+	coreFilter *stagedFile    // nil if it stays as it is
+	sealed     []procfs.Range
+	keys       stagedKeys
+	refill     []*stagedSegment         // that get their contents at commit
+	lates      []*stagedMapping         // mapped once those are shut
+	moves      map[procfs.Special]place // vdso and its like
+	nursery    *nursery                 // nil until huge pages are worth it
 }
 
 // place is where a special mapping belongs.
@@ -64,6 +66,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 	}
 	r.exe, r.auxv = exe.Path, auxv.Words
 	if err := r.loadExe(b); err != nil {
+		return err
+	}
+	if err := r.loadMore(b); err != nil {
 		return err
 	}
 	if err := r.loadKeys(b); err != nil {

@@ -21,6 +21,7 @@ type memorySave struct {
 	objects map[inodeID]*sharedObject
 	// segments of System V shared memory that are attached, by id
 	segments map[uint64]*segmentAnswer
+	whole    mmAnswer
 	keys     []*tracer.Row                // what askKeys has asked
 	policies map[procfs.Addr]policyAnswer // by the start of the mapping
 }
@@ -148,6 +149,7 @@ func sharedWith(self procfs.PID, objects map[inodeID]*procfs.Mapping) map[*procf
 func (s *memorySave) Ask(d *Saver, p *tracer.Program) {
 	s.brk = p.Brk(0)
 	s.askSegments(d, p)
+	s.whole = askMM(p, d.answer(p, 1))
 	s.keys = askKeys(p, nowhere(d.Mappings, d.Remote.Scratch()))
 }
 
@@ -157,6 +159,9 @@ func (s *memorySave) Dump(d *Saver) error {
 	})
 	s.objects = make(map[inodeID]*sharedObject)
 	if err := s.dumpMM(d, len(maps)); err != nil {
+		return err
+	}
+	if err := s.dumpMore(d); err != nil {
 		return err
 	}
 	if err := s.dumpKeys(d, maps); err != nil {

@@ -487,6 +487,106 @@ static void sealed_verify(int cycle)
 	check_eq(mprotect(region + 4 * page, page, PROT_READ | PROT_WRITE), 0);
 }
 
+/* What holds for all that is mapped later. */
+#ifndef MCL_ONFAULT
+#define MCL_ONFAULT 4
+#endif
+
+static int lock_how;
+
+static void future_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	if (mlockall(lock_how))
+		needs("RLIMIT_MEMLOCK");
+	region = anonymous(4 * page);
+}
+
+static void future_locked_setup(void)
+{
+	lock_how = MCL_FUTURE;
+	future_setup();
+}
+
+static void future_on_fault_setup(void)
+{
+	lock_how = MCL_FUTURE | MCL_ONFAULT;
+	future_setup();
+}
+
+static void future_verify(int cycle)
+{
+	char *more = anonymous(page);
+
+	(void)cycle;
+	check_eq(resident(region), lock_how == MCL_FUTURE);
+	check_eq(resident(more), lock_how == MCL_FUTURE);
+	check_eq(madvise(more, page, MADV_DONTNEED), -1);	/* not of what is locked */
+	check_eq(errno, EINVAL);
+	check_eq(munmap(more, page), 0);
+}
+
+/* No memory becomes executable that was not (Linux 6.3). */
+static void mdwe_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	region = map(NULL, page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS);	/* before */
+	if (prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0))
+		needs("PR_SET_MDWE (Linux 6.3)");
+	region[0] = 1;
+}
+
+static void mdwe_verify(int cycle)
+{
+	char *p = anonymous(page);
+
+	(void)cycle;
+	check_eq(prctl(66 /* PR_GET_MDWE */, 0, 0, 0, 0), 1);
+	check_eq(mprotect(p, page, PROT_READ | PROT_EXEC), -1);
+	check_eq(errno, EACCES);
+	check_eq(munmap(p, page), 0);
+	check_eq(region[0], 1);
+}
+
+static void merge_any_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	if (prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0))
+		needs("PR_SET_MEMORY_MERGE (Linux 6.4, CONFIG_KSM)");
+	region = anonymous(4 * page);
+	fill(region, 4 * page, 1);
+}
+
+static void merge_any_verify(int cycle)
+{
+	(void)cycle;
+	check_eq(prctl(68 /* PR_GET_MEMORY_MERGE */, 0, 0, 0, 0), 1);
+	filled(region, 4 * page, 1);
+}
+
+/* What a core dump would hold. */
+static void core_filter_setup(void)
+{
+	int fd = open("/proc/self/coredump_filter", O_WRONLY);
+
+	if (fd < 0)
+		needs("/proc/PID/coredump_filter");
+	check_eq(write(fd, "0x17", 4), 4);
+	check_eq(close(fd), 0);
+}
+
+static void core_filter_verify(int cycle)
+{
+	int fd = open("/proc/self/coredump_filter", O_RDONLY);
+	char text[16] = "";
+
+	(void)cycle;
+	check(fd >= 0);
+	check(read(fd, text, sizeof(text) - 1) > 0);
+	check_eq(strtoul(text, NULL, 16), 0x17);
+	check_eq(close(fd), 0);
+}
+
 /* Many neighbours that cannot merge: every second page has other rights. */
 #define MANY 4000
 
@@ -527,5 +627,10 @@ SCENARIOS(
 	{ "named", BOTH, named_setup, named_verify, NULL, 0 },
 	{ "guards", BOTH, guards_setup, guards_verify, NULL, 0 },
 	{ "sealed", BOTH, sealed_setup, sealed_verify, NULL, 0 },
+	{ "lock-future", BOTH, future_locked_setup, future_verify, NULL, 0 },
+	{ "lock-on-fault", BOTH, future_on_fault_setup, future_verify, NULL, 0 },
+	{ "mdwe", BOTH, mdwe_setup, mdwe_verify, NULL, 0 },
+	{ "merge-any", BOTH, merge_any_setup, merge_any_verify, NULL, 0 },
+	{ "core-filter", BOTH, core_filter_setup, core_filter_verify, NULL, 0 },
 	{ "many", BOTH, many_setup, many_verify, NULL, 0 },
 )
