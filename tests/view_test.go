@@ -31,11 +31,11 @@ var statusFields = []string{
 // deletedMapping is one of a file that has no name: a restart makes another.
 var deletedMapping = regexp.MustCompile(` \d+ +(/.* \(deleted\))$`)
 
-// nameless is a pipe or a socket: a restart makes another inode.
-var nameless = regexp.MustCompile(`^(pipe|socket):\[\d+\]$`)
+// nameless is a pipe, a socket or a pseudo terminal: a restart makes another.
+var nameless = regexp.MustCompile(`^(pipe:|socket:|/dev/pts/)\[?\d+\]?$`)
 
-// withoutName cuts what a restart cannot give back: the number of a pipe or
-// socket, the name of a deleted file.
+// withoutName cuts what a restart cannot give back: the number of a pipe,
+// socket or terminal, the name of a deleted file.
 func withoutName(target string) string {
 	if strings.HasSuffix(target, " (deleted)") && !exists(target) && !strings.HasPrefix(target, "/memfd:") {
 		return filepath.Dir(target) + "/(deleted)"

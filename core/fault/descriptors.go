@@ -37,6 +37,8 @@ const (
 	SeccompListener Code = 1254
 	Landlock        Code = 1255
 	SecretMemory    Code = 1256
+	Pty             Code = 1257
+	PtySession      Code = 1258
 )
 
 var descriptors = []Entry{
@@ -139,4 +141,10 @@ var descriptors = []Entry{
 	{SecretMemory, unix.EOPNOTSUPP, "cannot save {a descriptor}: file made by memfd_secret",
 		"Its memory is hidden from everybody but the program, and an image is for others to read.",
 		"Have the program unmap and close it first, or start it without: it usually has a fallback."},
+	{Pty, unix.EBADF, "cannot save {a descriptor}: pseudo terminal",
+		"Both sides have to be in the process alone and at rest; what has been typed and printed is then saved with it.",
+		"See the cause in parentheses: have whoever else holds it close it, or read what is there; or save it with --external."},
+	{PtySession, unix.EBADF, "cannot save {a descriptor}: pseudo terminal that is a controlling terminal",
+		"Signals and jobs of a session hang on it, and a process that is restarted is part of the session of whoever restarts it.",
+		"Have the program open it with O_NOCTTY, or save it with --external."},
 }

@@ -37,6 +37,7 @@ type Builder struct {
 	seekable bool        // a regular file: contents can be read later than their record
 	rootFile *stagedFile // that directory, where it is not the caller's own
 	fds      *descriptors
+	ptys     []*stagedPty
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
 	inside   map[ends]*inside // connections of which one end has been read

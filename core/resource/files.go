@@ -69,7 +69,7 @@ type stagedOpen struct {
 // FileKinds is the table of kinds, asked in order.
 var FileKinds = []*FileKind{
 	&deletedFile, &regularFile, &directory, &placeFile,
-	&device,
+	&device, &pty,
 	&pipe, &fifo,
 	&unixSocket, &udpSocket, &tcpSocket, &netlinkSocket, &refusedSocket,
 	&external,
@@ -108,6 +108,9 @@ func (r *filesSave) Answered(s *Saver) error {
 			}
 			return &fault.Error{Code: code, Object: s.FDName(q.f.Number), Detail: "what is in it, the process may not read", Err: err}
 		}
+	}
+	if err := lookAtPtys(s); err != nil {
+		return err
 	}
 	return lookAtUnix(s)
 }
@@ -256,6 +259,7 @@ func (r *filesRestore) Load(b *Builder) error {
 	if err := b.finishTCP(); err != nil {
 		return err
 	}
+	b.finishPtys()
 	if err := r.watch(b); err != nil {
 		return err
 	}

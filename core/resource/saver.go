@@ -38,6 +38,7 @@ type Saver struct {
 	answers  answers
 	segments map[uint64]*segmentAnswer // System V shared memory that is attached, by id
 	netns    uint64                    // cookie of its network namespace, once it was asked for
+	ptys     map[int]*savedPty         // terminals of its own, by their numbers
 }
 
 // copyPages is up to how many pages of a chunk we copy ourselves: below it,

@@ -143,7 +143,9 @@ static void snapshot_link(struct text *t, const char *what, const char *name)
 	if (n < 0)
 		fail("readlink %s: errno %d", name, errno);
 	target[n] = 0;
-	/* A pipe or socket that a restart makes has another inode. */
+	/* A pipe, socket or terminal that a restart makes has another number. */
+	if (!strncmp(target, "/dev/pts/", 9))
+		target[9] = 0;
 	if (!strncmp(target, "pipe:[", 6) || !strncmp(target, "socket:[", 8))
 		*strchr(target, '[') = 0;
 	nameless(target);
