@@ -102,7 +102,7 @@ struct info {
 static void ended(int fd, int status, int events_)
 {
 	struct info info = { .mask = 8 /* PIDFD_INFO_EXIT, Linux 6.15 */ };
-	int err = ioctl(fd, _IOC(3, 0xff, 11, sizeof(info)), &info);
+	long err = syscall(SYS_ioctl, fd, (unsigned long)_IOC(3, 0xff, 11, sizeof(info)), &info);
 
 	check_eq(said(fd, "\nPid:"), -1);
 	check_eq(events(fd), events_);
