@@ -67,21 +67,32 @@ func isOwnInet(v *View, f *procfs.FD, is func(*socketView) bool) bool {
 	return err == nil && len(holders) == 0 && !(s.connected && v.otherEnd(s) == nil)
 }
 
-// otherEnd returns the socket of the process that is the other end of a
-// connection.
+// ends are the addresses of a connection as one of its ends has them, both in
+// the form of IPv6: the other end may be a socket of the other family.
+type ends struct{ local, peer inetAddress }
+
+// otherEnd returns the socket of the process that is the other end of a TCP
+// connection, nil if that is elsewhere.
 func (v *View) otherEnd(s *socketView) *procfs.FD {
-	if !s.connected {
+	if !s.connected || !s.isTCP() {
 		return nil
 	}
-	for i := range v.FDs {
-		o, err := v.socket(&v.FDs[i])
-		if err == nil && o != nil && o.connected && o.typ == s.typ && o.protocol == s.protocol &&
-			o.domain == s.domain && o.local == s.peer && o.peer == s.local {
-			return &v.FDs[i]
+	if v.connections == nil {
+		v.connections = make(map[ends]*procfs.FD)
+		for i := range v.FDs {
+			if o, err := v.socket(&v.FDs[i]); err == nil && o.isTCP() && o.connected {
+				v.connections[o.ends()] = &v.FDs[i]
+			}
 		}
 	}
-	return nil
+	return v.connections[s.ends().turned()]
 }
+
+func (s *socketView) ends() ends {
+	return ends{s.local.mapped(s.domain), s.peer.mapped(s.domain)}
+}
+
+func (e ends) turned() ends { return ends{e.peer, e.local} }
 
 func refuseInet(v *View, f *procfs.FD) *fault.Error {
 	s, err := v.socket(f)
@@ -295,13 +306,13 @@ func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
 
 // make stages the making of the socket.
 func (s *inetSocket) make(b *Builder) {
-	s.open = &stagedOpen{fd: s.newSocket(b, unix.SOCK_NONBLOCK), path: s.name, flags: s.Flags}
+	s.open = &stagedOpen{fd: b.newSocket(int(s.Domain), int(s.Type)|unix.SOCK_NONBLOCK, s.name), path: s.name, flags: s.Flags}
 }
 
-// newSocket stages the making of a socket like this one.
-func (s *inetSocket) newSocket(b *Builder, flags uint64) tracer.FD {
-	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Imm(s.Domain), tracer.Imm(uint64(s.Type)|unix.SOCK_CLOEXEC|flags), tracer.Imm(0))
-	b.Expect(row, fault.SocketState, s.name)
+// newSocket stages the making of a socket.
+func (b *Builder) newSocket(domain, typ int, name string) tracer.FD {
+	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Int(domain), tracer.Int(typ|unix.SOCK_CLOEXEC), tracer.Imm(0))
+	b.Expect(row, fault.SocketState, name)
 	return b.fds.take(row)
 }
 
@@ -332,7 +343,7 @@ func (s *inetSocket) bind(b *Builder) {
 	if s.boundByConnect() {
 		local.IP = [16]byte{}
 	}
-	b.Expect(s.address(b.Stage(), unix.SYS_BIND, s.open.fd, &local), fault.SocketAddress, s.name)
+	b.Expect(addressed(b.Stage(), unix.SYS_BIND, s.open.fd, int(s.Domain), &local), fault.SocketAddress, s.name)
 }
 
 // boundByConnect tells whether an IPv6 socket has its address from connect(2):
@@ -350,12 +361,12 @@ func (s *inetSocket) v6Only() bool {
 
 // connect adds connect(2).
 func (s *inetSocket) connect(p *tracer.Program, fd tracer.Arg, to *inetAddress) *tracer.Row {
-	return s.address(p, unix.SYS_CONNECT, fd, to)
+	return addressed(p, unix.SYS_CONNECT, fd, int(s.Domain), to)
 }
 
-// address adds a call that takes a socket and an address.
-func (s *inetSocket) address(p *tracer.Program, nr uintptr, fd tracer.Arg, a *inetAddress) *tracer.Row {
-	raw := a.raw(int(s.Domain))
+// addressed adds a call that takes a socket and an address.
+func addressed(p *tracer.Program, nr uintptr, fd tracer.Arg, domain int, a *inetAddress) *tracer.Row {
+	raw := a.raw(domain)
 	return p.Call(nr, fd, tracer.Ptr(p.Bytes(raw)), tracer.Int(len(raw)))
 }
 

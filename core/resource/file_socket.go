@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -117,6 +118,21 @@ func inetAddressOf(name unix.Sockaddr) (a inetAddress) {
 		a.Port = uint16(n.Port)
 	case *unix.SockaddrInet6:
 		a.IP, a.Port, a.Scope = n.Addr, uint16(n.Port), n.ZoneId
+	}
+	return a
+}
+
+// mapped is the address in the form of IPv6, and in the way back.
+func (a inetAddress) mapped(domain int) inetAddress {
+	if domain == unix.AF_INET {
+		a.IP = netip.AddrFrom4([4]byte(a.IP[:4])).As16()
+	}
+	return a
+}
+
+func (a inetAddress) in(domain int) inetAddress {
+	if domain == unix.AF_INET {
+		a.IP, a.Scope = [16]byte(append(a.IP[12:16:16], make([]byte, 12)...)), 0
 	}
 	return a
 }

@@ -21,10 +21,11 @@ import (
 // tcpConnectionRecord is what a socket has that was connected, and perhaps no
 // longer is.
 type tcpConnectionRecord struct {
-	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR 80=OTHER_V6ONLY" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, whether a TCP_REPAIR follows, and IPV6_V6ONLY of the other end if that is here"`
+	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, and whether a TCP_REPAIR follows"`
 	Unread uint32 `doc:"bytes that the program has not read yet, in BUFFERs"`
 	Unsent uint32 `doc:"bytes that the peer has not acknowledged, or within the program has not got, in BUFFERs behind those"`
-	_      [4]byte
+	Other  uint16 `doc:"domain of the other end, if that is here"`
+	V6Only uint16 `doc:"IPV6_V6ONLY of the other end"`
 }
 
 const (
@@ -35,8 +36,7 @@ const (
 	noRead
 	errorWaits
 	hasRepair
-	otherV6Only
-	connectionMask = otherV6Only<<1 - 1
+	connectionMask = hasRepair<<1 - 1
 )
 
 // mostQueued bounds what an image may say of a queue: net.ipv4.tcp_rmem and
@@ -91,12 +91,8 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 		if s.isServer(sock) {
 			c.Flags |= serverEnd
 		}
-		only, err := v6Only(s.View, other, sock.domain)
-		if err != nil {
+		if c.Other, c.V6Only, err = familyOf(s.View, other); err != nil {
 			return nil, err
-		}
-		if only {
-			c.Flags |= otherV6Only
 		}
 		if err := c.readUnsent(s, f, fd); err != nil {
 			return nil, err
@@ -115,21 +111,22 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 	return c, nil
 }
 
-// v6Only reads what can only be set before the socket has an address.
-func v6Only(v *View, f *procfs.FD, domain int) (bool, error) {
-	if domain != unix.AF_INET6 {
-		return false, nil
+// familyOf reads what must be known before a socket has its address.
+func familyOf(v *View, f *procfs.FD) (domain, only uint16, err error) {
+	s, err := v.socket(f)
+	if err != nil || s.domain != unix.AF_INET6 {
+		return unix.AF_INET, 0, err
 	}
 	fd, err := v.duplicate(f.Number)
 	if err != nil {
-		return false, err
+		return 0, 0, err
 	}
 	defer unix.Close(fd)
-	only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+	n, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	if err != nil {
-		return false, fmt.Errorf("read IPV6_V6ONLY: %w", err)
+		return 0, 0, fmt.Errorf("read IPV6_V6ONLY: %w", err)
 	}
-	return only != 0, nil
+	return unix.AF_INET6, uint16(n), nil
 }
 
 // isServer tells which end of a connection within the process has been
@@ -144,7 +141,8 @@ func (v *View) isServer(s *socketView) bool {
 	if ours, theirs := listens(s.local.Port), listens(s.peer.Port); ours != theirs {
 		return ours
 	}
-	return s.local.Port < s.peer.Port || s.local.Port == s.peer.Port && string(s.local.IP[:]) < string(s.peer.IP[:])
+	ends := s.ends()
+	return ends.local.Port < ends.peer.Port || ends.local.Port == ends.peer.Port && string(ends.local.IP[:]) < string(ends.peer.IP[:])
 }
 
 // readQueue copies what waits to be read and leaves it there.
@@ -229,7 +227,8 @@ func readConnection(b *Builder, ref object.Ref) (*connection, error) {
 		return nil, err
 	}
 	c := &connection{tcpConnectionRecord: *rec}
-	if head.Parent != uint32(ref) || rec.Flags&^uint32(connectionMask) != 0 || rec.Unread > mostQueued || rec.Unsent > mostQueued {
+	if head.Parent != uint32(ref) || rec.Flags&^uint32(connectionMask) != 0 || rec.V6Only > 1 ||
+		rec.Flags&insideConnection != 0 && rec.Other != unix.AF_INET && rec.Other != unix.AF_INET6 || rec.Unread > mostQueued || rec.Unsent > mostQueued {
 		return nil, badImage(fault.ImageValue, "connection", "owner %d, flags %#x, %d bytes and %d", head.Parent, rec.Flags, rec.Unread, rec.Unsent)
 	}
 	if rec.Flags&hasRepair != 0 {

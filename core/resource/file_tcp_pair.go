@@ -26,8 +26,6 @@ type inside struct {
 	other tracer.FD
 }
 
-type ends struct{ local, peer inetAddress }
-
 // patience bounds what cannot last on the loopback device, unless a firewall
 // swallows it.
 const patience = 5
@@ -41,6 +39,7 @@ const timeWaitReuse = 1100 * time.Millisecond
 
 // endAddress is where an end of a connection belongs.
 type endAddress struct {
+	domain int
 	inetAddress
 	v6Only bool
 }
@@ -99,16 +98,23 @@ func (b *Builder) sameConnection(s *inetSocket, p *pair) error {
 	return nil
 }
 
-// nameOf asks for an address of a staged socket.
+// nameOf asks for an address of a staged socket, in the form of IPv6.
 func (b *Builder) nameOf(fd tracer.FD, ask func(int) (unix.Sockaddr, error)) (a inetAddress, err error) {
 	err = b.withSocket(fd, func(fd int) error {
 		name, err := ask(fd)
 		if err == nil {
-			a = inetAddressOf(name)
+			if a = inetAddressOf(name); isIPv4(name) {
+				a = a.mapped(unix.AF_INET)
+			}
 		}
 		return err
 	})
 	return a, err
+}
+
+func isIPv4(name unix.Sockaddr) bool {
+	_, ok := name.(*unix.SockaddrInet4)
+	return ok
 }
 
 // withSocket calls do with a descriptor of ours for a staged socket.
@@ -131,7 +137,7 @@ func (b *Builder) withSocket(fd tracer.FD, do func(fd int) error) error {
 func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.FD, error) {
 	var bind, listen *tracer.Row
 	for _, bound := range []bool{true, false} {
-		fd := b.plainSocket(s, at.v6Only)
+		fd := b.plainSocket(at.domain, at.v6Only, s.name)
 		p := b.Stage()
 		setTimeout(p, fd, unix.SO_RCVTIMEO)
 		if room > 0 { // it counts from the first segment on, by the window scale
@@ -142,7 +148,7 @@ func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.F
 			b.setInt(fd, unix.SOL_SOCKET, name, min(room, mostQueued/4)*2, s.name)
 		}
 		if bound {
-			bind = s.address(p, unix.SYS_BIND, fd, at.toBind(s)).Tolerate()
+			bind = addressed(p, unix.SYS_BIND, fd, at.domain, at.toBind()).Tolerate()
 		}
 		listen = p.Call(unix.SYS_LISTEN, fd, tracer.Imm(1)).Tolerate()
 		if err := b.Flush(); err != nil {
@@ -152,8 +158,8 @@ func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.F
 			if bind.Err() == nil && bound {
 				return fd, nil
 			}
-			var err error
-			at.inetAddress, err = b.nameOf(fd, unix.Getsockname)
+			name, err := b.nameOf(fd, unix.Getsockname)
+			at.inetAddress = name.in(at.domain)
 			return fd, err
 		}
 		b.Stage().Close(fd)
@@ -167,15 +173,19 @@ func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.F
 // the kernel choose it as it has done before: it may be that of a connection
 // to another address, or of the dead process's own, a second after its end.
 func (b *Builder) connectTo(s *inetSocket, to, from *endAddress) (tracer.FD, error) {
-	only := from != nil && from.v6Only
+	domain, only := to.domain, false
+	if from != nil {
+		domain, only = from.domain, from.v6Only
+	}
+	address := to.mapped(to.domain).in(domain)
 	for attempt := 0; ; attempt++ {
-		fd := b.plainSocket(s, only)
+		fd := b.plainSocket(domain, only, s.name)
 		p := b.Stage()
 		setTimeout(p, fd, unix.SO_SNDTIMEO)
 		if from != nil {
 			b.nameClient(s, p, fd, *from)
 		}
-		row := s.connect(p, fd, &to.inetAddress).Tolerate()
+		row := addressed(p, unix.SYS_CONNECT, fd, domain, &address).Tolerate()
 		if err := b.Flush(); err != nil {
 			return -1, err
 		}
@@ -204,16 +214,16 @@ func (b *Builder) nameClient(s *inetSocket, p *tracer.Program, fd tracer.FD, fro
 		b.setInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1, s.name)
 		from.Port = 0
 	}
-	if address := from.toBind(s); *address != (inetAddress{}) {
-		s.address(p, unix.SYS_BIND, fd, address).Tolerate() // it then gets another one
+	if address := from.toBind(); *address != (inetAddress{}) {
+		addressed(p, unix.SYS_BIND, fd, from.domain, address).Tolerate() // it then gets another one
 	}
 }
 
 // toBind is the address for bind(2), which makes an IPv6 socket IPV6_V6ONLY
 // unless it is ::.
-func (a *endAddress) toBind(s *inetSocket) *inetAddress {
+func (a *endAddress) toBind() *inetAddress {
 	address := a.inetAddress
-	if s.Domain == unix.AF_INET6 && !a.v6Only {
+	if a.domain == unix.AF_INET6 && !a.v6Only {
 		address.IP, address.Scope = [16]byte{}, 0
 	}
 	return &address
@@ -221,16 +231,16 @@ func (a *endAddress) toBind(s *inetSocket) *inetAddress {
 
 // plainSocket stages a socket that waits, and that may have an address together
 // with others.
-func (b *Builder) plainSocket(s *inetSocket, v6Only bool) tracer.FD {
-	fd := s.newSocket(b, 0)
-	if s.Domain == unix.AF_INET6 {
+func (b *Builder) plainSocket(domain int, v6Only bool, name string) tracer.FD {
+	fd := b.newSocket(domain, unix.SOCK_STREAM, name)
+	if domain == unix.AF_INET6 {
 		only := uint32(0)
 		if v6Only {
 			only = 1
 		}
-		b.setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, s.name)
+		b.setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, name)
 	}
-	b.setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, s.name)
+	b.setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, name)
 	return fd
 }
 
@@ -254,8 +264,13 @@ func setTimeout(p *tracer.Program, fd tracer.FD, name int) {
 // loadInside stages an end of a connection of which the image has both. The
 // first one read makes the connection, the second completes it.
 func (s *inetSocket) loadInside(b *Builder, c *connection) error {
-	if waiting, ok := b.inside[ends{s.Peer, s.Local}]; ok && waiting.first.Domain == s.Domain && waiting.queue.Flags&serverEnd != c.Flags&serverEnd {
-		delete(b.inside, ends{s.Peer, s.Local})
+	domain := int(s.Domain)
+	own := ends{s.Local.mapped(domain), s.Peer.mapped(domain)}
+	if waiting, ok := b.inside[own.turned()]; ok {
+		if waiting.queue.Other != s.Domain || waiting.queue.Flags&serverEnd == c.Flags&serverEnd {
+			return badImage(fault.ImageValue, s.name, "the two ends of the connection disagree")
+		}
+		delete(b.inside, own.turned())
 		s.open = &stagedOpen{fd: waiting.other, path: s.name, flags: s.Flags}
 		s.own(b)
 		s.floating = waiting.first.floating
@@ -263,10 +278,11 @@ func (s *inetSocket) loadInside(b *Builder, c *connection) error {
 		b.tcp = append(b.tcp, s)
 		return nil
 	}
-	if _, twice := b.inside[ends{s.Local, s.Peer}]; twice {
+	if _, twice := b.inside[own]; twice {
 		return badImage(fault.ImageValue, s.name, "connection is there twice")
 	}
-	client, server := endAddress{s.Local, s.v6Only()}, endAddress{s.Peer, c.Flags&otherV6Only != 0}
+	client := endAddress{domain, s.Local, s.v6Only()}
+	server := endAddress{int(c.Other), own.peer.in(int(c.Other)), c.V6Only != 0}
 	if c.Flags&serverEnd != 0 {
 		server, client = client, server
 	}
@@ -274,39 +290,39 @@ func (s *inetSocket) loadInside(b *Builder, c *connection) error {
 	if err != nil {
 		return err
 	}
-	if err := b.sameNames(s, made, &server.inetAddress, &client.inetAddress); err != nil {
+	if err := b.sameNames(made, &server, &client); err != nil {
 		return err
 	}
-	own, other := made.client, made.server
+	ours, other := made.client, made.server
 	if c.Flags&serverEnd != 0 {
-		own, other = other, own
+		ours, other = other, ours
 	}
-	s.open = &stagedOpen{fd: own, path: s.name, flags: s.Flags}
+	s.open = &stagedOpen{fd: ours, path: s.name, flags: s.Flags}
 	s.floating = made.floating
 	s.own(b)
 	if b.inside == nil {
 		b.inside = make(map[ends]*inside)
 	}
-	b.inside[ends{s.Local, s.Peer}] = &inside{s, c, other}
+	b.inside[own] = &inside{s, c, other}
 	b.tcp = append(b.tcp, s)
 	return nil
 }
 
 // sameNames says if a connection within the image has other addresses than it
 // had: without CAP_NET_ADMIN nothing can take those that others hold.
-func (b *Builder) sameNames(s *inetSocket, made *pair, server, client *inetAddress) error {
+func (b *Builder) sameNames(made *pair, server, client *endAddress) error {
 	for _, end := range []struct {
 		fd   tracer.FD
-		want *inetAddress
+		want *endAddress
 	}{{made.server, server}, {made.client, client}} {
 		now, err := b.nameOf(end.fd, unix.Getsockname)
 		if err != nil {
 			return err
 		}
-		if now != *end.want {
+		if want := end.want.mapped(end.want.domain); now != want {
 			made.floating = true
 			b.Warn("connection within the program: the end that was %s is now %s, as the address is taken",
-				addressText(s.Domain, end.want), addressText(s.Domain, &now))
+				addressText(unix.AF_INET6, &want), addressText(unix.AF_INET6, &now))
 		}
 	}
 	return nil
@@ -382,7 +398,7 @@ func (s *inetSocket) loadBroken(b *Builder, c *connection) error {
 	if room <= plainBuffer {
 		room = 0
 	}
-	made, err := b.connectAnew(s, endAddress{s.Local, s.v6Only()}, nil, room)
+	made, err := b.connectAnew(s, endAddress{int(s.Domain), s.Local, s.v6Only()}, nil, room)
 	if err != nil {
 		return err
 	}

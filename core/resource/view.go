@@ -46,9 +46,10 @@ type View struct {
 	shared map[string]map[int32]procfs.PID // by descriptor
 	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
 	// Its sockets, by inode number.
-	sockets map[uint64]*socketView
-	unix    unixView
-	names   map[inodeID]string // of files that the process has to do with
+	sockets     map[uint64]*socketView
+	connections map[ends]*procfs.FD // of TCP, by their addresses
+	unix        unixView
+	names       map[inodeID]string // of files that the process has to do with
 }
 
 // Look reads the view of a process. It holds /proc/PID open until Close.

@@ -161,6 +161,106 @@ static void inside6_verify(int cycle)
 	say(client, "to the server");
 }
 
+/* A client of IPv4 and a server of IPv6, as those that listen to both have. */
+static void mixed_setup(void)
+{
+	struct sockaddr_in6 any = { .sin6_family = AF_INET6 };
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(any);
+
+	listener = socket(AF_INET6, SOCK_STREAM, 0);
+	if (listener < 0)
+		needs("IPv6");
+	set(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+	set(listener, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+	check_eq(bind(listener, (void *)&any, sizeof(any)), 0);
+	check_eq(listen(listener, 5), 0);
+	check_eq(getsockname(listener, (void *)&any, &n), 0);
+	to.sin_port = any.sin6_port;
+	client = socket(AF_INET, SOCK_STREAM, 0);
+	check(client >= 0);
+	check_eq(connect(client, (void *)&to, sizeof(to)), 0);
+	server = accept(listener, NULL, NULL);
+	check(server >= 0);
+	say(client, "to the server");
+}
+
+static void mixed_verify(int cycle)
+{
+	(void)cycle;
+	check_eq(get(server, SOL_SOCKET, SO_DOMAIN), AF_INET6);
+	check_eq(get(client, SOL_SOCKET, SO_DOMAIN), AF_INET);
+	hear(server, "to the server");
+	say(server, "and back");
+	hear(client, "and back");
+	say(client, "to the server");
+}
+
+/*
+ * Still connecting: the queue of the listening socket is full of connections
+ * that are over, and so it does not answer. After a restart it is empty.
+ */
+static int state(int fd)
+{
+	struct tcp_info info;
+	socklen_t n = sizeof(info);
+
+	check_eq(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n), 0);
+	return info.tcpi_state;
+}
+
+static int begun(void)
+{
+	struct sockaddr_storage name;
+	socklen_t n = sizeof(name);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	check(fd >= 0);
+	check_eq(getsockname(listener, (void *)&name, &n), 0);
+	if (connect(fd, (void *)&name, n))
+		check_eq(errno, EINPROGRESS);
+	return fd;
+}
+
+static void connecting_begin(void)
+{
+	struct pollfd p = { .events = POLLOUT };
+
+	/* One fits a queue of 0 (sk_acceptq_is_full). */
+	p.fd = begun();
+	check_eq(poll(&p, 1, 10000), 1);
+	check_eq(close(p.fd), 0);
+	client = begun();
+	check_eq(state(client), TCP_SYN_SENT);
+}
+
+static void connecting_setup(void)
+{
+	listening(AF_INET);
+	check_eq(listen(listener, 0), 0);
+	check_eq(fcntl(listener, F_SETFL, O_NONBLOCK), 0);
+	connecting_begin();
+}
+
+static void connecting_verify(int cycle)
+{
+	struct pollfd p = { client, POLLOUT, 0 };
+	int fd;
+
+	(void)cycle;
+	check_eq(fcntl(client, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+	while ((fd = accept(listener, NULL, NULL)) >= 0)
+		check_eq(close(fd), 0);
+	check_eq(errno, EAGAIN);
+	check_eq(poll(&p, 1, 30000), 1);
+	check_eq(get(client, SOL_SOCKET, SO_ERROR), 0);
+	check_eq(close(client), 0);
+	p.fd = listener;
+	while (poll(&p, 1, 100), (fd = accept(listener, NULL, NULL)) >= 0)
+		check_eq(close(fd), 0);
+	connecting_begin();
+}
+
 /* One end has said that no more will come. */
 static void half_setup(void)
 {
@@ -357,6 +457,8 @@ static void reset_verify(int cycle)
 SCENARIOS(
 	{ "inside", BOTH, inside_setup, inside_verify, NULL, 0 },
 	{ "inside6", BOTH, inside6_setup, inside6_verify, NULL, 0 },
+	{ "mixed", BOTH, mixed_setup, mixed_verify, NULL, 0 },
+	{ "connecting", BOTH, connecting_setup, connecting_verify, NULL, 0 },
 	{ "half", BOTH, half_start, half_verify, NULL, 0 },
 	{ "big", BOTH, big_setup, big_verify, NULL, 0 },
 	{ "unsent", BOTH | ROOT, unsent_setup, big_verify, NULL, 0 },
