@@ -353,9 +353,12 @@ func (s *inetSocket) boundByConnect() bool {
 	return s.Domain == unix.AF_INET6 && s.State != unix.BPF_TCP_CLOSE && !s.v6Only()
 }
 
-func (s *inetSocket) v6Only() bool {
+func (s *inetSocket) v6Only() bool { return s.isSet(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) }
+
+// isSet tells whether the socket had an option switched on.
+func (s *inetSocket) isSet(level, name uint32) bool {
 	return slices.ContainsFunc(s.Options, func(o socketOption) bool {
-		return o.Level == unix.IPPROTO_IPV6 && o.Name == unix.IPV6_V6ONLY && o.Value[0] != 0
+		return o.Level == level && o.Name == name && o.Value[0] != 0
 	})
 }
 

@@ -117,6 +117,9 @@ func (s *inetSocket) loadTCP(b *Builder, ref object.Ref) error {
 	if s.Connected != 0 {
 		return s.loadConnection(b, ref)
 	}
+	if err := s.endTimeWait(b); err != nil {
+		return err
+	}
 	s.make(b)
 	s.own(b)
 	s.set(b, isEarly)

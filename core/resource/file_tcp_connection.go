@@ -1,13 +1,8 @@
 package resource
 
 import (
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -257,38 +252,4 @@ func readBuffers(b *Builder, n uint32) ([]byte, error) {
 		data = append(data, piece.Data...)
 	}
 	return data, nil
-}
-
-// connectingTo returns whom a socket is about to connect to, which the socket
-// itself does not tell: it stands in /proc/PID/net/tcp, the address as the
-// numbers that its bytes are to the processor, by four.
-func connectingTo(v *View, f *procfs.FD, domain int) (a inetAddress, err error) {
-	name := fmt.Sprintf("/proc/%d/net/tcp", v.PID)
-	if domain == unix.AF_INET6 {
-		name += "6"
-	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return a, err
-	}
-	inode := strconv.FormatUint(f.Ino, 10)
-	for line := range strings.Lines(string(text)) {
-		words := strings.Fields(line)
-		if len(words) < 10 || words[9] != inode {
-			continue
-		}
-		address, port, _ := strings.Cut(words[2], ":")
-		ip, err1 := hex.DecodeString(address)
-		n, err2 := strconv.ParseUint(port, 16, 16)
-		if err := errors.Join(err1, err2); err != nil || len(ip) > len(a.IP) || len(ip)%4 != 0 {
-			return a, fmt.Errorf("parse %s: %q: %w", name, words[2], errors.Join(err, unix.EINVAL))
-		}
-		for i := 0; i < len(ip); i += 4 {
-			slices.Reverse(ip[i : i+4])
-		}
-		copy(a.IP[:], ip)
-		a.Port = uint16(n)
-		return a, nil
-	}
-	return a, fmt.Errorf("find socket %s in %s: %w", inode, name, unix.ENOENT)
 }

@@ -439,6 +439,25 @@ static void listen_verify(int cycle)
 	served(fds[0], &names[0][0], sizeof(struct sockaddr_in));
 }
 
+/* Without SO_REUSEADDR the connections that are over hold the port. */
+static void plain_setup(void)
+{
+	struct sockaddr_in a = local(0);
+
+	fds[0] = bound(tcp(AF_INET), &a, sizeof(a));
+	check_eq(listen(fds[0], 3), 0);
+	names_setup(1);
+	served(fds[0], &names[0][0], sizeof(a));
+}
+
+static void plain_verify(int cycle)
+{
+	(void)cycle;
+	names_verify(1);
+	check_eq(get(fds[0], SOL_SOCKET, SO_REUSEADDR), 0);
+	served(fds[0], &names[0][0], sizeof(struct sockaddr_in));
+}
+
 /* An IPv6 port and the IPv4 port of the same number, and two on one port. */
 static void listen6_setup(void)
 {
@@ -589,6 +608,7 @@ SCENARIOS(
 	{ "group6", BOTH, group6_setup, group6_verify, NULL, 0 },
 	{ "fresh", BOTH, fresh_setup, fresh_verify, NULL, 0 },
 	{ "listen", BOTH, listen_setup, listen_verify, NULL, 0 },
+	{ "listen-plain", BOTH | ROOT, plain_setup, plain_verify, NULL, 0 },
 	{ "listen6", BOTH, listen6_setup, listen6_verify, NULL, 0 },
 	{ "netlink", BOTH, netlink_setup, netlink_verify, NULL, 0 },
 	{ "watched", BOTH, watched_setup, watched_verify, NULL, 0 },
