@@ -98,11 +98,6 @@ type unixSocketRecord struct {
 	Options  []unixOption      `doc:"options of level SOL_SOCKET that are not as in a new socket, and the two buffer sizes"`
 }
 
-type unixOption struct {
-	Option int32 `doc:"SO_*"`
-	Value  int32
-}
-
 func (r *unixSocketRecord) name() string { return string(r.Name[:r.NameLen]) }
 
 // label is the name as people know it.
@@ -140,6 +135,9 @@ type unixRightRecord struct {
 // unixView is what a view knows about unix sockets.
 type unixView struct {
 	facts map[uint64]*unixFact // by inode; nil before they were asked for
+	// refused are those that can be seen not to be saveable, by inode; nil before
+	// it was looked for.
+	refused map[uint64]*fault.Error
 	// stopped has all unix sockets of the process once it was stopped and
 	// looked at, in the order of the image.
 	stopped []*savedUnix
@@ -225,10 +223,10 @@ func refuseUnix(v *View, f *procfs.FD) *fault.Error {
 	if refusal := refuseNameless(v, f); refusal != nil {
 		return refusal
 	}
-	if v.outsideUnix(f) && (v.External || !v.anyUnixQueue()) {
-		return v.unixPeerElsewhere(f, v.unixFact(f.Ino).Peer)
+	if v.External && v.outsideUnix(f) { // even if the other end may be in a message
+		return v.unixPeerElsewhere(v.unixFact(f.Ino).Peer)
 	}
-	return nil
+	return v.surveyUnix()[f.Ino]
 }
 
 // anyUnixQueue tells whether there is anything on its way in a unix socket of
@@ -252,9 +250,10 @@ func (v *View) anyUnixQueue() bool {
 }
 
 // unixPeerElsewhere names who has the other end, if it can be found.
-func (v *View) unixPeerElsewhere(f *procfs.FD, peer uint64) *fault.Error {
-	refusal := &fault.Error{Code: fault.UnixPeer, Object: v.FDName(f.Number), Detail: f.Target}
-	pid, err := holderOf(fmt.Sprintf("socket:[%d]", peer))
+func (v *View) unixPeerElsewhere(peer uint64) *fault.Error {
+	target := fmt.Sprintf("socket:[%d]", peer)
+	refusal := &fault.Error{Code: fault.UnixPeer, Detail: "to " + target}
+	pid, err := holderOf(target)
 	switch {
 	case err != nil:
 		refusal.Err = err

@@ -196,12 +196,6 @@ func (r *unixRestore) widen(b *Builder, from *stagedOpen) {
 	b.setUnixOption(from, unix.SO_SNDBUFFORCE, most)
 }
 
-func (b *Builder) setUnixOption(open *stagedOpen, option, value int32) *tracer.Row {
-	p := b.Stage()
-	at := p.Bytes(binary.NativeEndian.AppendUint32(nil, uint32(value)))
-	return p.Call(unix.SYS_SETSOCKOPT, open.fd, tracer.Imm(unix.SOL_SOCKET), tracer.Int(int(option)), tracer.Ptr(at), tracer.Imm(4)).Tolerate()
-}
-
 // appendControl adds a control message of 32-bit words, as CMSG_SPACE(3) pads it.
 func appendControl(b []byte, kind uint32, words ...uint32) []byte {
 	b = binary.NativeEndian.AppendUint64(b, uint64(unix.SizeofCmsghdr+4*len(words)))
@@ -260,100 +254,4 @@ func (r *unixRestore) finish(b *Builder) error {
 		}
 	}
 	return r.setOptions(b)
-}
-
-// setOptions sets those that are not as they were, and looks whether they are
-// then: the kernel cuts buffer sizes down without a word.
-func (r *unixRestore) setOptions(b *Builder) error {
-	for _, option := range []int32{0, unix.SO_SNDBUFFORCE} {
-		wrong, err := r.wrongOptions(b)
-		if err != nil {
-			return err
-		}
-		for _, w := range wrong {
-			o := w.option
-			set, value := o.Option, o.Value
-			if o.isBuffer() {
-				value /= 2 // the kernel doubles it
-			}
-			if option != 0 {
-				switch o.Option {
-				case unix.SO_SNDBUF:
-					set = unix.SO_SNDBUFFORCE
-				case unix.SO_RCVBUF:
-					set = unix.SO_RCVBUFFORCE
-				default:
-					return w.fault()
-				}
-			}
-			b.setUnixOption(w.u.open, set, value)
-		}
-		for _, u := range r.sockets {
-			if option == 0 {
-				u.setTimeouts(b)
-			}
-		}
-	}
-	wrong, err := r.wrongOptions(b)
-	if err == nil && len(wrong) > 0 {
-		return wrong[0].fault()
-	}
-	return err
-}
-
-// wrongOption is an option of a socket that has another value than it had.
-type wrongOption struct {
-	u      *stagedUnix
-	option unixOption
-	is     int32
-}
-
-func (w *wrongOption) fault() error {
-	return &fault.Error{Code: fault.UnixOption, Object: w.u.rec.label(), Detail: fmt.Sprintf("option %d is %d, was %d", w.option.Option, w.is, w.option.Value), Err: unix.EPERM}
-}
-
-func (r *unixRestore) wrongOptions(b *Builder) ([]wrongOption, error) {
-	p := b.Stage()
-	type asked struct {
-		wrongOption
-		row *tracer.Row
-		at  tracer.Addr
-	}
-	var all []asked
-	size := binary.NativeEndian.AppendUint32(nil, 4)
-	for _, u := range r.sockets {
-		for _, o := range u.rec.Options {
-			at := p.Bytes(make([]byte, 4))
-			row := p.Call(unix.SYS_GETSOCKOPT, u.open.fd, tracer.Imm(unix.SOL_SOCKET), tracer.Int(int(o.Option)), tracer.Ptr(at), tracer.Ptr(p.Bytes(size))).Tolerate()
-			all = append(all, asked{wrongOption{u: u, option: o}, row, at})
-		}
-	}
-	if err := b.Flush(); err != nil {
-		return nil, err
-	}
-	var wrong []wrongOption
-	for _, a := range all {
-		word := make([]byte, 4)
-		if err := b.Remote.ReadMem(a.at, word); err != nil {
-			return nil, err
-		}
-		a.is = int32(binary.NativeEndian.Uint32(word))
-		if a.row.Err() != nil || a.is != a.option.Value {
-			wrong = append(wrong, a.wrongOption)
-		}
-	}
-	return wrong, nil
-}
-
-func (u *stagedUnix) setTimeouts(b *Builder) {
-	p := b.Stage()
-	for i, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-		t := u.rec.Timeouts[2*i : 2*i+2]
-		if t[0] == 0 && t[1] == 0 {
-			continue
-		}
-		raw := binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, uint64(t[0])), uint64(t[1]))
-		row := p.Call(unix.SYS_SETSOCKOPT, u.open.fd, tracer.Imm(unix.SOL_SOCKET), tracer.Int(option), tracer.Ptr(p.Bytes(raw)), tracer.Imm(16))
-		b.Expect(row, fault.UnixOption, u.rec.label())
-	}
 }

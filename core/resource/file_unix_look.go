@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -24,16 +23,21 @@ type savedUnix struct {
 	messages []*unixMessage
 }
 
-// unixLook is how the unix sockets of a stopped process are found and read:
-// those behind its descriptors, and those on their way in the others' queues.
+// unixLook is how the unix sockets of a process are found and read: those
+// behind its descriptors, and, once it stands, those on their way in the
+// others' queues.
 type unixLook struct {
-	s       *Saver
-	diag    *os.File // of the network namespace of the process
+	v       *View
+	s       *Saver                  // nil while it runs
+	ours    func(f *procfs.FD) bool // tells which are to be saved
+	diag    *os.File                // of the network namespace of the process
 	sockets []*savedUnix
 	byIno   map[uint64]*savedUnix
 	back    *tracer.Program // puts options back that were borrowed
 	refused fault.List
-	buf     []byte // for messages
+	first   map[uint64]*fault.Error // refusal of each, by inode
+	passing bool                    // it runs, and what seems to be elsewhere may be in a message
+	buf     []byte                  // for messages
 }
 
 // lookAtUnix finds all unix sockets of the stopped process and what is in
@@ -57,12 +61,9 @@ func lookAtUnix(s *Saver) (err error) {
 	if s.unix.facts, err = readUnixFacts(diag); err != nil {
 		return fmt.Errorf("look at sockets of %s: %w", s.Name(), err)
 	}
-	l := &unixLook{s: s, diag: diag, byIno: make(map[uint64]*savedUnix), back: s.Remote.Program(), buf: make([]byte, 256<<10)}
-	defer func() {
-		for _, u := range l.sockets {
-			unix.Close(u.own)
-		}
-	}()
+	l := newUnixLook(s.View, func(f *procfs.FD) bool { return kindOf(s.View, f) == &unixSocket })
+	l.s, l.diag, l.back, l.buf = s, diag, s.Remote.Program(), make([]byte, 256<<10)
+	defer l.close()
 	for i := range s.FDs {
 		if err := l.add(s.FDs[i]); err != nil {
 			return err
@@ -77,8 +78,39 @@ func lookAtUnix(s *Saver) (err error) {
 		return fmt.Errorf("put back options of sockets of %s: %w", s.Name(), err)
 	}
 	l.relate()
+	l.relatePassed()
 	s.unix.stopped = l.sockets
 	return l.refused.Err()
+}
+
+func newUnixLook(v *View, ours func(f *procfs.FD) bool) *unixLook {
+	return &unixLook{v: v, ours: ours, byIno: make(map[uint64]*savedUnix), first: make(map[uint64]*fault.Error)}
+}
+
+func (l *unixLook) close() {
+	for _, u := range l.sockets {
+		unix.Close(u.own)
+	}
+}
+
+// surveyUnix returns what can be refused, by inode, without a touch: nothing
+// is received, and no option set. What it cannot see, it leaves to lookAtUnix.
+func (v *View) surveyUnix() map[uint64]*fault.Error {
+	if v.unix.refused != nil {
+		return v.unix.refused
+	}
+	l := newUnixLook(v, func(f *procfs.FD) bool { return matchUnix(v, f) && v.unixFact(f.Ino) != nil })
+	defer l.close()
+	v.unix.refused = l.first
+	l.passing = v.anyUnixQueue()
+	for i := range v.FDs {
+		_ = l.add(v.FDs[i]) // what goes wrong, unless it was closed meanwhile, will again
+	}
+	for _, u := range l.sockets {
+		_ = l.readQueue(u)
+	}
+	l.relate()
+	return l.first
 }
 
 // takeUnixDiag has the process open the socket: unix_diag tells about the
@@ -101,25 +133,33 @@ func takeUnixDiag(s *Saver) (*os.File, error) {
 }
 
 func (l *unixLook) refuse(u *savedUnix, code fault.Code, format string, args ...any) {
-	l.refused = append(l.refused, &fault.Error{Code: code, Object: l.s.FDName(u.fd.Number), Detail: fmt.Sprintf(format, args...)})
+	l.refusal(u, &fault.Error{Code: code, Detail: fmt.Sprintf(format, args...)})
+}
+
+func (l *unixLook) refusal(u *savedUnix, refusal *fault.Error) {
+	refusal.Object = l.v.FDName(u.fd.Number)
+	l.refused = append(l.refused, refusal)
+	if l.first[u.fd.Ino] == nil {
+		l.first[u.fd.Ino] = refusal
+	}
 }
 
 // add looks at what is behind a descriptor, if it is a unix socket of which
 // nothing is known yet.
 func (l *unixLook) add(f procfs.FD) error {
-	if !l.s.isUnix(&f) || l.byIno[f.Ino] != nil || kindOf(l.s.View, &f) != &unixSocket {
+	if !l.v.isUnix(&f) || l.byIno[f.Ino] != nil || !l.ours(&f) {
 		return nil
 	}
-	fact, err := l.s.unix.facts[f.Ino], error(nil)
+	fact, err := l.v.unixFact(f.Ino), error(nil)
 	if fact == nil {
 		fact, err = askUnix(l.diag, f.Ino)
-		l.s.unix.facts[f.Ino] = fact
+		l.v.unix.facts[f.Ino] = fact
 	}
 	if err != nil {
-		l.refused = append(l.refused, &fault.Error{Code: fault.UnixNamespace, Object: l.s.FDName(f.Number), Err: err})
+		l.refused = append(l.refused, &fault.Error{Code: fault.UnixNamespace, Object: l.v.FDName(f.Number), Err: err})
 		return nil
 	}
-	own, err := l.s.duplicate(f.Number)
+	own, err := l.v.duplicate(f.Number)
 	if err != nil {
 		return err
 	}
@@ -127,28 +167,10 @@ func (l *unixLook) add(f procfs.FD) error {
 	l.sockets = append(l.sockets, u)
 	l.byIno[f.Ino] = u
 	if err := l.readState(u); err != nil {
-		return fmt.Errorf("look at %s: %w", l.s.FDName(f.Number), err)
+		return fmt.Errorf("look at %s: %w", l.v.FDName(f.Number), err)
 	}
 	return nil
 }
-
-// unixOptions are those of level SOL_SOCKET that unix sockets have a use for,
-// or at least keep, and their values in a new socket. Some came late: PASSPIDFD
-// with Linux 6.5, PASSRIGHTS with 6.16.
-var unixOptions = []unixOption{
-	{unix.SO_SNDBUF, -1}, {unix.SO_RCVBUF, -1}, // depends on the host
-	{unix.SO_REUSEADDR, 0}, {unix.SO_REUSEPORT, 0}, {unix.SO_KEEPALIVE, 0}, {unix.SO_BROADCAST, 0}, {unix.SO_OOBINLINE, 0},
-	{unix.SO_PRIORITY, 0}, {unix.SO_MARK, 0}, {unix.SO_RCVLOWAT, 1}, {unix.SO_TIMESTAMP, 0}, {unix.SO_TIMESTAMPNS, 0},
-	{unix.SO_PASSCRED, 0}, {unix.SO_PASSSEC, 0}, {soPassPidfd, 0}, {soPassRights, 1}, {unix.SO_PEEK_OFF, -1},
-}
-
-const (
-	soPassPidfd  = 76
-	soPassRights = 83
-)
-
-// isBuffer tells the options of which the kernel keeps twice what is set.
-func (o unixOption) isBuffer() bool { return o.Option == unix.SO_SNDBUF || o.Option == unix.SO_RCVBUF }
 
 // readState reads everything but the queue.
 func (l *unixLook) readState(u *savedUnix) error {
@@ -162,23 +184,8 @@ func (l *unixLook) readState(u *savedUnix) error {
 	}
 	u.rec = unixSocketRecord{Ino: u.fd.Ino, Peer: u.fact.Peer, Type: uint32(kind), Shutdown: uint32(u.fact.Shutdown), Backlog: u.fact.Backlog,
 		PeerUID: peer.Uid, PeerGID: peer.Gid}
-	for _, o := range unixOptions {
-		value, err := unix.GetsockoptInt(u.own, unix.SOL_SOCKET, int(o.Option))
-		switch {
-		case errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP):
-			continue // this kernel does not have it
-		case err != nil:
-			return fmt.Errorf("read option %d: %w", o.Option, err)
-		case int32(value) != o.Value || o.isBuffer():
-			u.rec.Options = append(u.rec.Options, unixOption{o.Option, int32(value)})
-		}
-	}
-	for i, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-		t, err := unix.GetsockoptTimeval(u.own, unix.SOL_SOCKET, option)
-		if err != nil {
-			return fmt.Errorf("read option %d: %w", option, err)
-		}
-		u.rec.Timeouts[2*i], u.rec.Timeouts[2*i+1] = t.Sec, t.Usec
+	if err := u.readOptions(); err != nil {
+		return err
 	}
 	if n, err := sockopt(u.own, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, nil); err != nil || n > 0 { // SO_GET_FILTER: how many instructions
 		l.refuse(u, fault.UnixState, "it has a packet filter")
@@ -213,11 +220,11 @@ func (l *unixLook) readName(u *savedUnix) error {
 		begin = "cwd"
 	}
 	var err error
-	if u.dir, err = l.s.Proc.Link(begin); err != nil {
+	if u.dir, err = l.v.Proc.Link(begin); err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	err = unix.Lstat(fmt.Sprintf("/proc/%d/%s/%s", l.s.PID, begin, name), &st)
+	err = unix.Lstat(fmt.Sprintf("/proc/%d/%s/%s", l.v.PID, begin, name), &st)
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && uint32(st.Ino) == u.fact.FileIno && st.Dev == u.fact.FileDev {
 		u.rec.Mode, u.rec.UID, u.rec.GID = st.Mode&0o7777, st.Uid, st.Gid
 		return nil
@@ -249,35 +256,10 @@ func (l *unixLook) findFile(u *savedUnix, relative bool) {
 
 const sioCUnixFile = 0x89e0 // SIOCUNIXFILE, <linux/un.h>
 
-// borrow sets an option of a socket for as long as we look. What it was comes
-// back even if we die meanwhile.
-func (l *unixLook) borrow(u *savedUnix, option int, value int32) error {
-	before, err := unix.GetsockoptInt(u.own, unix.SOL_SOCKET, option)
-	if err != nil {
-		return fmt.Errorf("read option %d: %w", option, err)
-	}
-	was := l.back.Buffer(4) // stays until back has run
-	if err := l.s.Remote.WriteMem(was, binary.NativeEndian.AppendUint32(nil, uint32(before))); err != nil {
-		return err
-	}
-	p := l.s.Remote.Program()
-	set := func(p *tracer.Program, at tracer.Addr) *tracer.Row {
-		return p.Call(unix.SYS_SETSOCKOPT, tracer.FD(u.fd.Number), tracer.Imm(unix.SOL_SOCKET), tracer.Int(option), tracer.Ptr(at), tracer.Imm(4))
-	}
-	row := set(p, p.Bytes(binary.NativeEndian.AppendUint32(nil, uint32(value))))
-	undo := row.Undo(unix.SYS_SETSOCKOPT, tracer.FD(u.fd.Number), tracer.Imm(unix.SOL_SOCKET), tracer.Int(option), tracer.Ptr(was), tracer.Imm(4))
-	if err := p.Run(); err != nil {
-		return fmt.Errorf("set option %d: %w", option, err)
-	}
-	set(l.back, was)
-	l.back.Forget(undo)
-	return nil
-}
-
 // lend gives the process a descriptor of an open file that is on its way in a
 // message, above all of its own, and returns what /proc says of it.
 func (l *unixLook) lend(file *os.File) (int32, error) {
-	v := l.s.View
+	v := l.v
 	low, err := l.s.Remote.SendFD(file)
 	if err != nil {
 		return 0, err

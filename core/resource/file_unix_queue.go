@@ -83,16 +83,6 @@ func (u *savedUnix) seek(to int) error {
 	return unix.SetsockoptInt(u.own, unix.SOL_SOCKET, unix.SO_PEEK_OFF, to)
 }
 
-// option returns the value of an option, if it is not as in a new socket.
-func (r *unixSocketRecord) option(name int32) (int32, bool) {
-	for _, o := range r.Options {
-		if o.Option == name {
-			return o.Value, true
-		}
-	}
-	return 0, false
-}
-
 // readQueue looks at everything that the socket has yet to receive and leaves
 // it there. MSG_PEEK alone always shows the beginning; SO_PEEK_OFF (Linux 3.4,
 // of streams 4.11) walks on.
@@ -123,8 +113,13 @@ func (l *unixLook) readQueue(u *savedUnix) error {
 			return nil
 		}
 	}
-	if events&unix.POLLIN == 0 || stream && waiting == 0 || u.rec.Reset != 0 && waiting == 0 {
+	if l.s == nil || events&unix.POLLIN == 0 || stream && waiting == 0 || u.rec.Reset != 0 && waiting == 0 {
 		return nil
+	}
+	if stream {
+		if all, err := l.readPlain(u, waiting); all || err != nil {
+			return err
+		}
 	}
 	if err := l.borrow(u, unix.SO_PEEK_OFF, -1); err != nil {
 		return err
@@ -133,6 +128,26 @@ func (l *unixLook) readQueue(u *savedUnix) error {
 		return l.readStream(u, waiting)
 	}
 	return l.readMessages(u)
+}
+
+// readPlain reads a stream that is no more than bytes in one go, and tells
+// whether it is that.
+func (l *unixLook) readPlain(u *savedUnix, total int) (bool, error) {
+	_, walks := u.rec.option(unix.SO_PEEK_OFF)
+	_, passes := u.rec.option(unix.SO_PASSCRED)
+	if walks || passes {
+		return false, nil
+	}
+	data := make([]byte, total)
+	p, err := u.peek(data)
+	if err != nil {
+		return false, err
+	}
+	if p.n < total || len(p.rights) > 0 {
+		p.drop()
+		return false, nil
+	}
+	return true, l.keep(u, p, data)
 }
 
 // readStream takes apart what must be: credentials and rights are those of
@@ -261,7 +276,7 @@ func (l *unixLook) keep(u *savedUnix, p *peeked, data []byte) error {
 	m.rec.Bytes, m.rec.Rights = uint32(len(data)), uint32(len(p.rights))
 	u.messages = append(u.messages, m)
 	if passes, _ := u.rec.option(unix.SO_PASSCRED); passes != 0 && p.creds != nil && p.creds.Pid != 0 {
-		if p.creds.Pid != int32(l.s.PID) {
+		if p.creds.Pid != int32(l.v.PID) {
 			l.refuse(u, fault.UnixQueue, "it has a message of pid %d", p.creds.Pid)
 		}
 		m.rec.Creds, m.rec.UID, m.rec.GID = 1, p.creds.Uid, p.creds.Gid
@@ -276,7 +291,7 @@ func (l *unixLook) keep(u *savedUnix, p *peeked, data []byte) error {
 		m.rights = append(m.rights, fd)
 	}
 	for _, fd := range m.rights {
-		f, err := l.s.Proc.FD(fd)
+		f, err := l.v.Proc.FD(fd)
 		if err != nil {
 			return err
 		}

@@ -24,17 +24,23 @@ func (l *unixLook) relate() {
 		}
 	}
 	l.relateNames()
+	if l.s == nil {
+		return
+	}
 	for _, u := range l.sockets {
 		l.relateMessages(u)
 	}
-	v := l.s.View
-	for i := range v.FDs {
-		f := &v.FDs[i]
-		if !v.unix.extra[f.Number] {
+}
+
+// relatePassed looks at the open files that are in messages.
+func (l *unixLook) relatePassed() {
+	for i := range l.v.FDs {
+		f := &l.v.FDs[i]
+		if !l.v.unix.extra[f.Number] {
 			continue
 		}
-		if refusal := refusePassed(v, f); refusal != nil {
-			refusal.Object = "open file in a message to " + v.Name()
+		if refusal := refusePassed(l.v, f); refusal != nil {
+			refusal.Object = "open file in a message to " + l.v.Name()
 			l.refused = append(l.refused, refusal)
 		}
 	}
@@ -42,6 +48,15 @@ func (l *unixLook) relate() {
 
 // refusePassed names why an open file in a message cannot be saved.
 func refusePassed(v *View, f *procfs.FD) *fault.Error {
+	for i := range v.FDs {
+		o := &v.FDs[i]
+		if v.unix.extra[o.Number] || o.Dev != f.Dev || o.Ino != f.Ino {
+			continue
+		}
+		if order, err := kcmp(v.PID, v.PID, kcmpFile, o.Number, f.Number); err == nil && order == 0 {
+			return nil // it has been asked about
+		}
+	}
 	kind := kindOf(v, f)
 	if refusal := kind.Refuse(v, f); refusal != nil {
 		return refusal
@@ -59,6 +74,9 @@ func refusePassed(v *View, f *procfs.FD) *fault.Error {
 func (l *unixLook) relateWaiting(u *savedUnix) {
 	for i, ino := range u.fact.Waiting {
 		w := l.byIno[ino]
+		if w == nil && l.passing {
+			continue
+		}
 		if w == nil {
 			detail := "from another process"
 			if pid, err := holderOf(fmt.Sprintf("socket:[%d]", ino)); err == nil && pid != 0 {
@@ -69,7 +87,7 @@ func (l *unixLook) relateWaiting(u *savedUnix) {
 		}
 		w.rec.State, w.rec.Listener, w.rec.Turn = unixWaiting, u.rec.Ino, uint32(i)
 		if unread, err := unix.IoctlGetInt(w.own, unix.SIOCOUTQ); err != nil || unread != 0 {
-			l.refuse(u, fault.UnixBacklog, "written to by %s", l.s.FDName(w.fd.Number))
+			l.refuse(u, fault.UnixBacklog, "written to by %s", l.v.FDName(w.fd.Number))
 		}
 	}
 }
@@ -85,10 +103,11 @@ func (l *unixLook) relatePeer(u *savedUnix) {
 		u.rec.State = unixOrphaned
 	case u.fact.Peer == 0:
 		l.refuse(u, fault.UnixPeer, "it waits to be accepted by another process")
+	case peer == nil && l.passing:
 	case peer == nil:
-		l.refused = append(l.refused, l.s.unixPeerElsewhere(&u.fd, u.fact.Peer))
+		l.refusal(u, l.v.unixPeerElsewhere(u.fact.Peer))
 	case peer.rec.Named == unixNoName:
-		l.refuse(u, fault.UnixState, "it is connected to %s, which has no name", l.s.FDName(peer.fd.Number))
+		l.refuse(u, fault.UnixState, "it is connected to %s, which has no name", l.v.FDName(peer.fd.Number))
 	default:
 		u.rec.State = unixConnected
 	}
@@ -129,7 +148,7 @@ func (l *unixLook) relateNames() {
 		case accepted:
 			u.rec.Listener = other.rec.Ino
 		default:
-			l.refuse(u, fault.UnixName, "%s has the same, %s", l.s.FDName(other.fd.Number), u.rec.label())
+			l.refuse(u, fault.UnixName, "%s has the same, %s", l.v.FDName(other.fd.Number), u.rec.label())
 		}
 	}
 }

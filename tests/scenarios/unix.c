@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -671,6 +672,30 @@ static void rights_verify(int cycle)
 	rights_fill();
 }
 
+/* A file with a lock that is both open and in a message. */
+static void locked_setup(void)
+{
+	check_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds), 0);
+	fds[2] = open(path("locked", -1), O_RDWR | O_CREAT, 0600);
+	check(fds[2] >= 0);
+	check_eq(flock(fds[2], LOCK_EX), 0);
+	pass(fds[0], "locked", 1, fds + 2);
+}
+
+static void locked_verify(int cycle)
+{
+	int n[8], other = open(path("locked", -1), O_RDWR);
+
+	check(other >= 0);
+	check_eq(flock(other, LOCK_EX | LOCK_NB), -1);
+	check_eq(close(other), 0);
+	check_eq(got(fds[1], 60, "locked", n), 1);
+	check_eq(lseek(n[0], cycle, SEEK_SET), cycle);
+	check_eq(lseek(fds[2], 0, SEEK_CUR), cycle);
+	pass(fds[0], "locked", 1, n);
+	check_eq(close(n[0]), 0);
+}
+
 /* A socket that is open nowhere but in a message, with messages of its own. */
 static void nested_fill(void)
 {
@@ -906,6 +931,7 @@ SCENARIOS(
 	{ "private", BOTH | ROOT, private_setup, private_verify, NULL, 0 },
 	{ "named", BOTH, named_setup, named_refill, NULL, 0 },
 	{ "rights", BOTH, rights_setup, rights_verify, NULL, 0 },
+	{ "locked", BOTH, locked_setup, locked_verify, NULL, 0 },
 	{ "nested", BOTH, nested_setup, nested_verify, NULL, 0 },
 	{ "creds", BOTH, creds_setup, creds_verify, NULL, 0 },
 	{ "options", BOTH, options_setup, options_verify, NULL, 0 },
