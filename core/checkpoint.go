@@ -272,7 +272,7 @@ func (c *checkpoint) dump() (err error) {
 		if err != nil {
 			return err
 		}
-		s, err := resource.NewSaver(c.view, w, out, fd, threads, r)
+		s, err := resource.NewSaver(c.view, w, fd, threads, r)
 		if err != nil {
 			return err
 		}

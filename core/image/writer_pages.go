@@ -11,8 +11,8 @@ const alignFrom = 16
 
 // Pages writes one run of pages, at most MaxChunk: their addresses, ascending,
 // and then their contents, which m moves, page by page in the order of addrs.
-// With m nil, the contents follow by Raw. Everything gathered is written
-// before Move is called, so that the stream stands at the contents.
+// Everything gathered is written before Move is called, so that the stream
+// stands at the contents. With m nil, the contents follow by Raw.
 func (w *Writer) Pages(addrs []uint64, m Mover) error {
 	if w.err != nil {
 		return w.err
@@ -36,7 +36,10 @@ func (w *Writer) Pages(addrs []uint64, m Mover) error {
 	if err := w.Raw(b); err != nil {
 		return err
 	}
-	if err := w.Flush(); err != nil || m == nil {
+	if m == nil {
+		return nil
+	}
+	if err := w.Flush(); err != nil {
 		return err
 	}
 	n := w.trailer

@@ -24,18 +24,25 @@ func (v *View) Sleepers() map[procfs.PID]Asleep {
 		asleep[v.PID] = sleptFor(v.Proc)
 		return asleep
 	}
-	tids, err := v.Proc.Threads()
+	may, err := procfs.LookAtThreads(v.Proc, func(thread *procfs.Proc) (procfs.PID, error) {
+		call, err := thread.Syscall()
+		if err != nil || !hasEnd(call) {
+			return 0, err
+		}
+		return thread.PID(), nil
+	})
 	if err != nil {
 		return asleep
 	}
-	for _, tid := range tids {
+	for _, tid := range may {
+		if tid == 0 {
+			continue
+		}
 		thread, err := procfs.OpenThread(v.PID, tid)
 		if err != nil {
 			continue // it has ended
 		}
-		if call, err := thread.Syscall(); err == nil && hasEnd(call) {
-			asleep[tid] = sleptFor(thread)
-		}
+		asleep[tid] = sleptFor(thread)
 		thread.Close()
 	}
 	return asleep

@@ -25,7 +25,6 @@ type Saver struct {
 
 	memory  *tracer.Memory
 	rseq    []procfs.Range // pages of the threads' rseq areas, ascending
-	out     io.Writer      // the image, as we hold it
 	taskOut tracer.FD      // the image, as the task holds it; -1 if it must not write itself
 	// Readback, if set, is a regular file that the image goes to, open for
 	// reading, and Position the offset at which it is written: what the task
@@ -49,12 +48,12 @@ const copyPages = 64
 // the leader first; r has borrowed that one. taskOut is the image's descriptor
 // in the process itself, which then writes its memory without a copy; -1 has
 // every byte copied through us. The saver must be closed.
-func NewSaver(v *View, w *image.Writer, out io.Writer, taskOut tracer.FD, threads []*SavedThread, r *tracer.Remote) (*Saver, error) {
+func NewSaver(v *View, w *image.Writer, taskOut tracer.FD, threads []*SavedThread, r *tracer.Remote) (*Saver, error) {
 	memory, err := r.Tracee().Memory()
 	if err != nil {
 		return nil, err
 	}
-	s := &Saver{View: v, W: w, Threads: threads, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, out: out, taskOut: taskOut}
+	s := &Saver{View: v, W: w, Threads: threads, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, taskOut: taskOut}
 	for _, p := range Parts {
 		var part Saving
 		if p.Save != nil {
@@ -207,7 +206,12 @@ func (s *Saver) chunks(ranges []procfs.Range, most int) error {
 		if len(addrs) == 0 {
 			return nil
 		}
-		err := s.W.Pages(addrs, &pageSource{s: s, runs: runs})
+		var err error
+		if len(addrs) <= copyPages {
+			err = s.copyRuns(addrs, runs)
+		} else {
+			err = s.W.Pages(addrs, &pageSource{s: s, runs: runs})
+		}
 		addrs, runs = addrs[:0], nil
 		return err
 	}
@@ -232,22 +236,35 @@ func (s *Saver) chunks(ranges []procfs.Range, most int) error {
 	return emit()
 }
 
-// pageSource moves the contents of one chunk from the frozen task's memory
+// copyRuns writes a small chunk by ourselves, together with the records around
+// it. It is read once: what is written is what is hashed.
+func (s *Saver) copyRuns(addrs []uint64, runs []procfs.Range) error {
+	if err := s.W.Pages(addrs, nil); err != nil {
+		return err
+	}
+	data := make([]byte, len(addrs)*int(procfs.PageSize))
+	rest := data
+	for _, run := range runs {
+		if err := s.memory.Read(run.Start, rest[:run.Len()]); err != nil {
+			return fmt.Errorf("read memory %v: %w", run, err)
+		}
+		rest = rest[run.Len():]
+	}
+	return s.W.Raw(data)
+}
+
+// pageSource has the frozen task move the contents of one chunk from its memory
 // into the image.
 type pageSource struct {
 	s    *Saver
 	runs []procfs.Range
-	data []byte // what we have copied ourselves
-	at   int64  // offset in the image at which the task has written them
+	at   int64 // offset in the image at which the task has written them
 }
 
 var _ image.Mover = (*pageSource)(nil)
 
-// Move has the task write its own memory; small chunks we copy.
+// Move has the task write its own memory.
 func (m *pageSource) Move(n int64) error {
-	if n <= copyPages*int64(procfs.PageSize) {
-		return m.copy(n)
-	}
 	if m.s.Readback != nil {
 		var err error
 		if m.at, err = m.s.Position(); err != nil {
@@ -264,28 +281,10 @@ func (m *pageSource) Move(n int64) error {
 	return nil
 }
 
-// copy reads a chunk once: what is written is what is hashed.
-func (m *pageSource) copy(n int64) error {
-	m.data = make([]byte, n)
-	rest := m.data
-	for _, run := range m.runs {
-		if err := m.s.memory.Read(run.Start, rest[:run.Len()]); err != nil {
-			return fmt.Errorf("read memory %v: %w", run, err)
-		}
-		rest = rest[run.Len():]
-	}
-	_, err := m.s.out.Write(m.data)
-	return err
-}
-
 // Digest hashes the same bytes. Those that the task has written are read
 // again: it is frozen, and they cannot differ.
 func (m *pageSource) Digest(n int64, h io.Writer) error {
-	switch {
-	case m.data != nil:
-		_, err := h.Write(m.data)
-		return err
-	case m.at != 0:
+	if m.at != 0 {
 		return hashFile(h, m.s.Readback, m.at, n)
 	}
 	return eachPiece(m.runs, func(piece procfs.Range, buf []byte) error {

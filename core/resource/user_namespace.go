@@ -22,7 +22,15 @@ func (v *View) userNamespace() (*userNamespace, error) {
 }
 
 // sharesUsers tells whether ids mean to the process what they mean to us.
-func (v *View) sharesUsers() (bool, error) {
+func (v *View) sharesUsers() (shares bool, err error) {
+	if v.users != nil {
+		return *v.users, nil
+	}
+	defer func() {
+		if err == nil {
+			v.users = &shares
+		}
+	}()
 	own, err := procfs.Open(procfs.PID(os.Getpid()))
 	if err != nil {
 		return false, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/tracer"
@@ -42,6 +43,7 @@ type View struct {
 
 	// What is known of other processes, by the text of a link; nil before it
 	// was asked for.
+	users  *bool // what sharesUsers has found
 	others map[string][]holder
 	shared map[string]map[int32]procfs.PID // by descriptor
 	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
@@ -115,33 +117,9 @@ func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err 
 }
 
 func (v *View) readSiblings() error {
-	tids, err := v.Proc.Threads()
-	if err != nil {
-		return err
-	}
-	for _, tid := range tids {
-		if tid == v.PID {
-			continue
-		}
-		status, err := threadStatus(v.PID, tid)
-		if errors.Is(err, procfs.ErrGone) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		v.Siblings = append(v.Siblings, status)
-	}
-	return nil
-}
-
-func threadStatus(pid, tid procfs.PID) (*procfs.Status, error) {
-	thread, err := procfs.OpenThread(pid, tid)
-	if err != nil {
-		return nil, err
-	}
-	defer thread.Close()
-	return thread.Status()
+	all, err := procfs.LookAtThreads(v.Proc, (*procfs.Proc).Status)
+	v.Siblings = slices.DeleteFunc(all, func(status *procfs.Status) bool { return status.Pid == v.PID })
+	return err
 }
 
 // StatusOf is the status of one of its threads, nil if the view knows none such.

@@ -3,8 +3,11 @@ package procfs
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +21,56 @@ func (p *Proc) Threads() ([]PID, error) {
 		return nil, err
 	}
 	return asPIDs(numbers), nil
+}
+
+// LookAtThreads returns what look finds of every thread, in the rising order of
+// their numbers. Several are looked at at a time. Those that end meanwhile, for
+// which look says ErrGone, are left out.
+func LookAtThreads[T any](p *Proc, look func(thread *Proc) (T, error)) ([]T, error) {
+	tids, err := p.Threads()
+	if err != nil {
+		return nil, err
+	}
+	const perWorker = 16 // below it starting one costs more than it gains
+	workers := min(runtime.GOMAXPROCS(0), 1+len(tids)/perWorker)
+	found, errs := make([]T, len(tids)), make([]error, len(tids))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(tids)); i = next.Add(1) - 1 {
+				errs[i] = p.thread(tids[i], func(thread *Proc) (err error) {
+					found[i], err = look(thread)
+					return err
+				})
+			}
+		})
+	}
+	all.Wait()
+	kept := found[:0]
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			kept = append(kept, found[i])
+		case !errors.Is(err, ErrGone):
+			return nil, err
+		}
+	}
+	return kept, nil
+}
+
+// thread calls do with one thread of the process.
+func (p *Proc) thread(tid PID, do func(*Proc) error) error {
+	name := "task/" + strconv.Itoa(int(tid))
+	fd, err := p.open(name, unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) {
+		return ErrGone
+	}
+	if err != nil {
+		return err
+	}
+	t := &Proc{dir: fd, pid: tid, in: p.in + "/" + name}
+	return errors.Join(do(t), t.Close())
 }
 
 // Children lists the processes whose parent is some thread of this process,
