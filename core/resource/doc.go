@@ -19,5 +19,9 @@
 // fail must fail in Load. The image is hostile input: each value is checked in
 // Load before a system call sees it.
 //
+// Threads: what each has of its own is the matter of the same table. The first
+// one's parts stand among those of the process; the others follow behind, and
+// run programs of their own, all at the same time (threads.go).
+//
 // All of it runs on the thread of the operation's tracer.
 package resource
