@@ -159,7 +159,7 @@ func (rec inspected) carriesFile() bool {
 
 // path is the name of a file that a restart opens, or "".
 func (rec inspected) path() string {
-	field := map[string]string{"FNAME": "Name", "EXE": "Path", "FS_ROOT": "Path", "FS_CWD": "Path"}[rec.Name]
+	field := map[string]string{"FNAME": "Name", "FIFO": "Name", "INOTIFY_WATCH": "Name", "EXE": "Path", "FS_ROOT": "Path", "FS_CWD": "Path"}[rec.Name]
 	for _, f := range rec.Fields {
 		if f.Name == field {
 			if path, err := strconv.Unquote(f.Value); err == nil {

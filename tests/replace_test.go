@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // placed is what stands behind the descriptors of callers/places.c.
@@ -90,6 +92,13 @@ func TestReplaced(t *testing.T) {
 		j.ends("exit status 125")
 		if text := j.output(); !strings.Contains(text, "CR2127") {
 			t.Errorf("refused with %q, want CR2127", text)
+		}
+
+		// The call has no way to be told.
+		call := program(t, glibc, "callers", "call")
+		e.start(streams{}, "sh", "-c", "exec "+e.crshim+" run "+call+" answer restart 0 3 0 3<img").ends("exit status 1")
+		if got, want := e.read(e.path("answer")), fmt.Sprintf("-1 %d\n", unix.EBADF); got != want {
+			t.Errorf("restart(2) gives %q, want %q", got, want)
 		}
 
 		closed := placed{7: "", 8: "", 9: "", 17: "anon_inode:[eventpoll] flags:02 pos:0 tfd:13events:19 tfd:15events:19"}

@@ -260,6 +260,10 @@ var refusalCodes = map[string]string{
 	"listener":        "254",
 	"landlock":        "255",
 	"secret-fd":       "256",
+
+	"terminal":         "257",
+	"terminal-session": "258",
+	"terminal-stopped": "257",
 }
 
 // refused expects a checkpoint to fail as the scenario says, writing nothing.

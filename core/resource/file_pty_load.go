@@ -64,7 +64,7 @@ func (b *Builder) makePty(ref object.Ref) (*stagedPty, error) {
 	}
 	what := fmt.Sprintf("terminal %d", ref)
 	if head.Parent != uint32(ref) || rec.Locked > 1 || rec.Packet > 1 || rec.Exclusive > 1 || rec.Discipline != 0 ||
-		rec.Output > ptyRoom || rec.Input > ptyTyped || rec.Ends > ptyTyped || rec.Local&unix.EXTPROC != 0 {
+		rec.Output > ptyRoom || rec.Ends > ptyTyped || rec.Input > ptyTyped-rec.Ends || rec.Local&unix.EXTPROC != 0 {
 		return nil, badImage(fault.ImageValue, what, "%d and %d bytes", rec.Output, rec.Input)
 	}
 	saved := savedPty{ptyRecord: *rec}

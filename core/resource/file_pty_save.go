@@ -73,7 +73,7 @@ func (s *Saver) readPty(f *procfs.FD, index int) (*savedPty, error) {
 	if err := p.Run(); err != nil {
 		return nil, fmt.Errorf("put back what has not been read: %w", err)
 	}
-	if saved.Input > ptyTyped {
+	if saved.Input+saved.Ends > ptyTyped {
 		return nil, &fault.Error{Code: fault.Pty, Object: s.FDName(f.Number), Detail: fmt.Sprintf("%d bytes have been typed and not been read", saved.Input)}
 	}
 	return saved, nil

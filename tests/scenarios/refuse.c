@@ -10,11 +10,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -419,6 +421,53 @@ static void shared_verify(int cycle)
 {
 	mapped_verify(cycle);
 	child_verify(cycle);
+}
+
+/* A terminal of which the program has both sides, and the child as well. */
+static void both_sides(void)
+{
+	fds[0] = got(posix_openpt(O_RDWR | O_NOCTTY), "/dev/ptmx");
+	check_eq(unlockpt(fds[0]), 0);
+	fds[1] = got(open(ptsname(fds[0]), O_RDWR | O_NOCTTY), "/dev/pts");
+}
+
+static void pty_setup(void)
+{
+	both_sides();
+	child_start();
+}
+
+/* A terminal of the program's own that controls its session. */
+static void session_setup(void)
+{
+	pid_t pid = fork();
+
+	check(pid >= 0);
+	if (pid) {
+		int status;
+
+		check_eq(waitpid(pid, &status, 0), pid);
+		_exit(WEXITSTATUS(status));
+	}
+	check(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+	check(setsid() > 0);
+	both_sides();
+	check_eq(ioctl(fds[1], TIOCSCTTY, 0), 0);
+}
+
+/* Output that has been stopped. */
+static void stopped_setup(void)
+{
+	both_sides();
+	check_eq(ioctl(fds[1], TCXONC, TCOOFF), 0);
+}
+
+static void stopped_verify(int cycle)
+{
+	struct pollfd p = { .fd = fds[1], .events = POLLOUT };
+
+	(void)cycle;
+	check_eq(poll(&p, 1, 0), 0);
 }
 
 /* A named pipe that the child has open as well. */
@@ -854,6 +903,9 @@ SCENARIOS(
 	REFUSE("listener", EXTERNAL, listener_setup, NULL, EOPNOTSUPP),
 	REFUSE("memfd", SELF, memfd_setup, NULL, EOPNOTSUPP),
 	REFUSE("terminal", BOTH, terminal_setup, NULL, EBADF),
+	REFUSE("terminal-shared", SELF, pty_setup, child_verify, EBADF),
+	REFUSE("terminal-session", BOTH, session_setup, NULL, EBADF),
+	REFUSE("terminal-stopped", BOTH, stopped_setup, stopped_verify, EBADF),
 	REFUSE("linked", BOTH, linked_setup, linked_verify, EBADF),
 	REFUSE("unreadable", BOTH, unreadable_setup, NULL, EBADF),
 	REFUSE("directory", BOTH, directory_setup, NULL, EBADF),
