@@ -17,8 +17,8 @@ import (
 // placed is what stands behind the descriptors of callers/places.c.
 type placed map[int]string
 
-// numbered is the inode in the name of a pipe: another one is made at restart.
-var numbered = regexp.MustCompile(`:\[\d+\]`)
+// numbered is the inode in the name of a pipe, or the number of a terminal: another one is made at restart.
+var numbered = regexp.MustCompile(`(/dev/pts)/\d+|:\[\d+\]`)
 
 func (e *env) placed() placed {
 	e.Helper()
@@ -29,7 +29,7 @@ func (e *env) placed() placed {
 		if err != nil {
 			e.Fatal(err)
 		}
-		words := strings.Fields(numbered.ReplaceAllString(what, ""))
+		words := strings.Fields(numbered.ReplaceAllString(what, "$1"))
 		slices.Sort(words[1:]) // watches come in the order of addresses in the kernel
 		p[fd] = strings.ReplaceAll(strings.Join(words, " "), e.dir, "DIR")
 	}
@@ -74,7 +74,7 @@ func TestReplaced(t *testing.T) {
 		p.ends("exit status 0")
 		was := e.placed()
 		null := "/dev/null flags:0100000 pos:0"
-		if len(was) != 16 || was[0] != null {
+		if len(was) != 20 || was[0] != null {
 			t.Fatalf("placed %v", was)
 		}
 
@@ -126,6 +126,10 @@ func TestReplaced(t *testing.T) {
 			}), "fd 13"},
 			{"pipes", "--fd 13=close --fd 17=null", closed.but(placed{13: "", 17: "/dev/null flags:0100002 pos:0"}), ""},
 			{"rest", "--fd 14=close --fd 18=other --fd 19=/", closed.but(placed{14: "", 18: "DIR/other flags:0100001 pos:0", 19: "/ flags:0300000 pos:0"}), ""},
+			{"socket", "--fd 23=close", closed.but(placed{23: ""}), ""},
+			{"sockets", "--fd 24=null --fd 23=other", closed.but(placed{23: "DIR/other flags:0100002 pos:0", 24: "/dev/null flags:0100002 pos:0"}), ""},
+			{"master", "--fd 25=close", closed.but(placed{25: "", 26: "/dev/pts (deleted) flags:0100002 pos:0"}), ""},
+			{"slave", "--fd 26=null", closed.but(placed{26: "/dev/null flags:0100002 pos:0"}), ""},
 			{"standard", "--fd 0=other --fd 1=close --fd 2=null", closed.but(placed{0: "DIR/other flags:0100000 pos:0", 1: "", 2: "/dev/null flags:0102001 pos:0"}), ""},
 		} {
 			args := test.args

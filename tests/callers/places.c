@@ -8,7 +8,8 @@
  *	13 a pipe to read from, 14 its other end, with "piped" in it
  *	15 an eventfd that holds 3	16 a memfd with "memory", at 2
  *	17 an epoll set that watches 13, 15 and whatever was inherited as 7
- *	18 /dev/null	19 DIR itself
+ *	18 /dev/null	19 DIR itself	23, 24 two connected sockets, with "sent" in them
+ *	25 a terminal's master, 26 its other side, with a line that was typed
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,6 +77,12 @@ static void setup(void)
 		watch(7);
 	at(open("/dev/null", O_WRONLY), 18);
 	at(open(dir, O_RDONLY | O_DIRECTORY), 19);
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, p) == 0 && write(p[1], "sent", 4) == 4);
+	at(p[0], 23);
+	at(p[1], 24);
+	at(posix_openpt(O_RDWR | O_NOCTTY), 25);
+	must(unlockpt(25) == 0 && write(25, "line\n", 5) == 5);
+	at(open(ptsname(25), O_RDWR | O_NOCTTY), 26);
 }
 
 /* copy adds the interesting lines of a file of fdinfo. */
