@@ -15,16 +15,18 @@ import (
 
 // policyFlags are the flags that say what a restart does about things that the image cannot bring back by itself.
 type policyFlags struct {
-	fds   []string
-	files string
-	tcp   string
-	ids   string
+	fds    []string
+	files  string
+	tcp    string
+	ids    string
+	limits string
 }
 
 var (
 	filesChoices = []string{"verify", "rollback", "truncate", "ignore"} // by resource.FilesPolicy
 	tcpChoices   = []string{"reset", "keep"}                            // by resource.TCPPolicy
 	idsChoices   = []string{"image", "caller"}                          // by resource.IDsPolicy
+	limitChoices = []string{"image", "caller"}                          // by resource.LimitsPolicy
 )
 
 // fdChoices are the words that --fd knows; everything else is a path.
@@ -36,11 +38,13 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&p.files, "files", filesChoices[resource.VerifyFiles], "regular files that have changed: verify, refuse one that is shorter than it was; rollback, give back what checkpoint --save-files saved; truncate, cut off what was written since; ignore")
 	flags.StringVar(&p.tcp, "tcp", tcpChoices[resource.ResetTCP], "connections to other hosts and processes: reset, as by a fault of the network, or keep, where the kernel allows")
 	flags.StringVar(&p.ids, "ids", idsChoices[resource.ImageIDs], "user and group ids and capabilities: those of the image, or fail; caller, those of whoever restarts")
+	flags.StringVar(&p.limits, "limits", limitChoices[resource.ImageLimits], "resource limits, scheduling and priorities: those of the image, or fail; caller, those of whoever restarts")
 	for flag, complete := range map[string]cobra.CompletionFunc{
-		"fd":    completeFD,
-		"files": cobra.FixedCompletions(filesChoices, cobra.ShellCompDirectiveNoFileComp),
-		"ids":   cobra.FixedCompletions(idsChoices, cobra.ShellCompDirectiveNoFileComp),
-		"tcp":   cobra.FixedCompletions(tcpChoices, cobra.ShellCompDirectiveNoFileComp),
+		"fd":     completeFD,
+		"files":  cobra.FixedCompletions(filesChoices, cobra.ShellCompDirectiveNoFileComp),
+		"ids":    cobra.FixedCompletions(idsChoices, cobra.ShellCompDirectiveNoFileComp),
+		"limits": cobra.FixedCompletions(limitChoices, cobra.ShellCompDirectiveNoFileComp),
+		"tcp":    cobra.FixedCompletions(tcpChoices, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 			panic(err) // a bug: the flag is defined above
@@ -67,6 +71,11 @@ func (p *policyFlags) policy() (resource.Policy, error) {
 		errs = append(errs, fmt.Errorf("--ids: %q is none of %s", p.ids, strings.Join(idsChoices, ", ")))
 	}
 	policy.IDs = resource.IDsPolicy(ids)
+	limits := slices.Index(limitChoices, p.limits)
+	if limits < 0 {
+		errs = append(errs, fmt.Errorf("--limits: %q is none of %s", p.limits, strings.Join(limitChoices, ", ")))
+	}
+	policy.Limits = resource.LimitsPolicy(limits)
 	for _, value := range p.fds {
 		fd, what, err := parseFD(value)
 		if err == nil && policy.Descriptors[fd] != "" {

@@ -105,7 +105,7 @@ func (r *Remote) signalStop(sig unix.Signal) (parked bool, err error) {
 	case parked:
 		// Signals of one number do not queue: somebody else's may have been
 		// on its way and stand for ours.
-		if info.Code() != siTkill || info.PID() != r.self {
+		if (info.Code() != siTkill || info.PID() != r.self) && !info.bare() {
 			r.held = append(r.held, info)
 		}
 		return true, nil

@@ -19,6 +19,13 @@ func (s *Siginfo) Code() int32 { return int32(binary.LittleEndian.Uint32(s[8:]))
 // PID is si_pid, of a signal that a process sent.
 func (s *Siginfo) PID() TID { return TID(binary.LittleEndian.Uint32(s[16:])) }
 
+// bare is what the kernel makes up of a signal that it had no room to queue the
+// information of (RLIMIT_SIGPENDING; collect_signal of kernel/signal.c).
+func (s *Siginfo) bare() bool {
+	const user = 0 // SI_USER
+	return s.Code() == user && binary.LittleEndian.Uint64(s[16:]) == 0 // si_pid, si_uid
+}
+
 const siTkill = -6 // SI_TKILL of <asm-generic/siginfo.h>
 
 func bit(sig unix.Signal) uint64 { return 1 << (uint(sig) - 1) }

@@ -27,6 +27,12 @@ const (
 	IdentityUnmapped  Code = 2302
 	LimitNotPermitted Code = 2303
 	TimerState        Code = 2304
+	SchedulingRefused Code = 2305
+	NoSuchCPU         Code = 2306
+	OOMScoreRefused   Code = 2307
+	SignalQueue       Code = 2308
+	FilterRefused     Code = 2309
+	AttributeRefused  Code = 2310
 	CallerThreads     Code = 2401
 	CallerGone        Code = 2403
 	CallerFilter      Code = 2405
@@ -104,9 +110,27 @@ var restarts = []Entry{
 		"Restart it in a user namespace that maps the number, or with --ids caller."},
 	{LimitNotPermitted, unix.EPERM, "cannot set {a resource limit} of the image: not permitted",
 		"The limit is above the hard limit of the caller, and raising that needs CAP_SYS_RESOURCE.",
-		"Raise the hard limit before restart, or restart as root."},
+		"Raise the hard limit before restart, or restart with CAP_SYS_RESOURCE; or with --limits caller, which leaves the process the limits of whoever restarts it."},
 	{TimerState, 0, "cannot make {a timer} of the image",
 		"The kernel refuses the caller this timer: RLIMIT_SIGPENDING bounds how many there are, alarm clocks take CAP_WAKE_ALARM, and timers get their numbers again since Linux 6.15.",
+		"See the cause at the end of the line."},
+	{SchedulingRefused, unix.EPERM, "cannot give {a scheduling policy} of the image: not permitted",
+		"A better nice value, a real-time policy or a class of I/O priority above the restarter's takes CAP_SYS_NICE, or RLIMIT_NICE and RLIMIT_RTPRIO; a deadline must fit beside those of others.",
+		"Restart it with that right, or with --limits caller, which leaves the process the scheduling of whoever restarts it."},
+	{NoSuchCPU, unix.EINVAL, "cannot bind {the process} to its processors: the restarter has none of them",
+		"The machine or the cpuset of the control group has none of the processors that the process was bound to.",
+		"Restart it in a cpuset that has one of them, or with --limits caller."},
+	{OOMScoreRefused, unix.EACCES, "cannot set {an OOM score} of the image: not permitted",
+		"Taking a process further out of the reach of the OOM killer than the restarter is takes CAP_SYS_RESOURCE.",
+		"Restart it with that right, or with --limits caller."},
+	{SignalQueue, unix.EAGAIN, "cannot queue {the signals} of the image",
+		"Signals were pending, and RLIMIT_SIGPENDING bounds how many the user of the restarter may have.",
+		"Raise the limit (ulimit -i)."},
+	{FilterRefused, unix.EPERM, "cannot load {the seccomp filters} of the image: not permitted",
+		"The process had seccomp filters of its own. They apply to the calls that rebuild it unless crshim has CAP_SYS_ADMIN and is under no filter itself.",
+		"Restart it as root, outside of a container that has a filter."},
+	{AttributeRefused, 0, "cannot set {an attribute} of the image",
+		"The kernel refuses the restarter a setting of prctl(2) that the process had.",
 		"See the cause at the end of the line."},
 	{ThreadLimit, unix.EAGAIN, "cannot make the threads of the image in {the caller}",
 		"RLIMIT_NPROC, the pids controller of the control group, or the kernel's own limit bounds how many threads there are.",

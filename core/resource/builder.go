@@ -59,6 +59,10 @@ type Builder struct {
 	secure   *tracer.Row  // the caller's securebits
 	ids      *credentials // the caller's, once they were asked for
 	dumpable uint64       // what the process is to be, PR_SET_DUMPABLE
+
+	queued    uint64       // signals to be pending
+	moreFiles bool         // the soft limit on descriptors is raised to the hard one
+	oldLimit  procfs.Range // where the undo of that finds what it was
 }
 
 // expectation says in the project's words what it means that a row failed.

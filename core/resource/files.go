@@ -224,12 +224,8 @@ func (r *filesRestore) Load(b *Builder) error {
 	if err != nil {
 		return err
 	}
-	limit, err := procfs.LimitOf(b.Caller.PID, unix.RLIMIT_NOFILE)
-	if err != nil {
-		return fmt.Errorf("read descriptor limit of %s: %w", b.Caller.Name(), err)
-	}
-	if uint64(table.NFDs) > limit.Soft {
-		return &fault.Error{Code: fault.DescriptorLimit, Object: b.Caller.Name(), Detail: fmt.Sprintf("%d descriptors", table.NFDs), Err: unix.EMFILE}
+	if err := b.allowFiles(uint64(table.NFDs), fmt.Sprintf("%d descriptors", table.NFDs)); err != nil {
+		return err
 	}
 	finals := make(map[tracer.FD]bool)
 	r.closed = make(map[int32]bool)
@@ -242,8 +238,9 @@ func (r *filesRestore) Load(b *Builder) error {
 		switch {
 		case entry.FD < 0 || finals[fd]:
 			return badImage(fault.ImageValue, fmt.Sprintf("fd %d", entry.FD), "number out of range or twice")
-		case uint64(entry.FD) >= limit.Soft:
-			return &fault.Error{Code: fault.DescriptorLimit, Object: fmt.Sprintf("fd %d", entry.FD), Err: unix.EMFILE}
+		}
+		if err := b.allowFiles(uint64(entry.FD)+1, fmt.Sprintf("fd %d", entry.FD)); err != nil {
+			return err
 		}
 		finals[fd] = true
 		if err := r.loadEntry(b, entry, fd); err != nil {

@@ -10,6 +10,7 @@ type Policy struct {
 	Files       FilesPolicy
 	TCP         TCPPolicy
 	IDs         IDsPolicy
+	Limits      LimitsPolicy
 }
 
 // What Policy.Descriptors may say besides a path.
@@ -46,4 +47,13 @@ type IDsPolicy int
 const (
 	ImageIDs  IDsPolicy = iota // who it was; refused if the caller may not become that
 	CallerIDs                  // who the caller is
+)
+
+// LimitsPolicy is what the process may use afterwards.
+type LimitsPolicy int
+
+// The policies for resource limits, scheduling and priorities.
+const (
+	ImageLimits  LimitsPolicy = iota // what it might before; refused if the caller may not have that
+	CallerLimits                     // what the caller may
 )

@@ -140,6 +140,16 @@ func (r *signalsRestore) Load(b *Builder, t *LoadedThread) (err error) {
 
 func (p *pendingRecord) signal() int { return int(int32(binary.LittleEndian.Uint32(p.Info[:]))) }
 
+// Decide refuses more signals than the caller may have pending, of which its
+// other processes have some as well: the rest would be lost.
+func (r *signalsRestore) Decide(b *Builder, t *LoadedThread) error {
+	b.queued += uint64(len(r.pending))
+	if status := b.Caller.Status; len(r.pending) > 0 && status.SigQ+b.queued > status.SigQMax {
+		return &fault.Error{Code: fault.SignalQueue, Object: "the pending signals", Detail: fmt.Sprintf("of %d, %d are taken", status.SigQMax, status.SigQ)}
+	}
+	return nil
+}
+
 func (r *signalsRestore) Commit(_ *Builder, _ *LoadedThread, p *tracer.Program) error {
 	const settable, disable = 1<<31 | 2, 2 // SS_AUTODISARM, SS_DISABLE
 	stack := binary.LittleEndian.AppendUint64(nil, r.mask.AltStack)
