@@ -105,10 +105,10 @@ type badSetup struct {
 
 func newBad(t *testing.T, u user) *badSetup {
 	c := newCalls(t, u)
-	// A small image: of a static program.
+	// A small image: of a static program, with two more threads.
 	c.call = program(t, libcs[1], "callers", "call")
 	c.write(c.path("keep"), "a file that the image refers to")
-	c.sh(streams{}, "$call out checkpoint self 3 0 3>img 4<keep").ends("exit status 0")
+	c.sh(streams{}, "THREADS=2 $call out checkpoint self 3 0 3>img 4<keep").ends("exit status 0")
 	return &badSetup{callSetup: c, raw: readRaw(t, c.path("img"))}
 }
 

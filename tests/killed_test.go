@@ -35,7 +35,7 @@ func interrupted(r result) bool {
 // TestKilledCheckpoint: the target of an external checkpoint holds all kinds
 // of state, and finds it unchanged.
 func TestKilledCheckpoint(t *testing.T) {
-	targets := [][2]string{{"cpu", "registers"}, {"memory", "private"}, {"files", "dup"}, {"signals", "mask"}, {"unix", "options"}}
+	targets := [][2]string{{"cpu", "registers"}, {"memory", "private"}, {"files", "dup"}, {"signals", "mask"}, {"unix", "options"}, {"threads", "waiting"}}
 	for _, step := range checkpointSteps {
 		t.Run(step, func(t *testing.T) {
 			for i, u := range users() {

@@ -7,10 +7,12 @@
  * PID and CRID may be "self". OUT gets "RESULT ERRNO" on a line; after a
  * restart from the program's own image that is "0 0", and it exits with 7.
  * TIMES children make the call side by side, each into an image of its own,
- * "OUT.img.I", and OUT gets a line of each.
+ * "OUT.img.I", and OUT gets a line of each. With THREADS=N in its environment
+ * it has as many threads that wait.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +31,23 @@ static int report(const char *out, long result)
 	return result > 0 ? 0 : result < 0 ? 1 : 7;
 }
 
+static void *rest(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static int threads(const char *n)
+{
+	pthread_t t;
+
+	for (int i = n ? atoi(n) : 0; i > 0; i--)
+		if (pthread_create(&t, NULL, rest, NULL))
+			return -1;
+	return 0;
+}
+
 int main(int argc, char *argv[])
 {
 	long nr, first, times;
@@ -36,6 +55,8 @@ int main(int argc, char *argv[])
 
 	if (argc < 6)
 		return 2;
+	if (threads(getenv("THREADS")))
+		return 97;
 	nr = !strcmp(argv[2], "checkpoint") ? 1000 : 1001;
 	first = !strcmp(argv[3], "self") ? getpid() : strtol(argv[3], NULL, 0);
 	fd = atoi(argv[4]);
