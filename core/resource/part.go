@@ -60,6 +60,7 @@ type Restoring interface {
 var Parts = []*Part{
 	&identity,
 	&filesystem,
+	&limits,
 	&memory,
 	&files,
 	&thread,
