@@ -146,6 +146,7 @@ func TestTCPKeep(t *testing.T) {
 				img := e.nth("img", n)
 
 				s.save(img)
+				s.fails(img)
 				s.back(img, "--tcp", "keep")
 				s.talk("again")
 
@@ -179,6 +180,19 @@ func TestTCPKeep(t *testing.T) {
 			s.connect()
 			s.talk("a new client")
 		})
+	}
+}
+
+// fails restarts an image that lacks its end, which shows when all is staged:
+// of the connection nothing must be seen outside.
+func (s *served) fails(image string) {
+	s.Helper()
+	whole := s.read(image)
+	s.write(s.path("cut"), whole[:len(whole)-1])
+	j := s.start(streams{}, s.crshim, "restart", "--tcp", "keep", "cut")
+	j.ends("exit status 125")
+	if !strings.Contains(j.output(), "CR2002") {
+		s.Fatalf("failed with %q, want CR2002", j.output())
 	}
 }
 
