@@ -99,6 +99,12 @@ func (w *writing) data() string { return w.read(w.path("data")) }
 // another one and ends it.
 func newWriting(t *testing.T, u user, args ...string) *writing {
 	w := &writing{env: newEnv(t, u)}
+	w.save(t, args...)
+	return w
+}
+
+func (w *writing) save(t *testing.T, args ...string) {
+	t.Helper()
 	// A page of data, a hole, and another page.
 	w.write(w.path("data"), strings.Repeat("a", 4096))
 	if err := os.Truncate(w.path("data"), 1<<20); err != nil {
@@ -129,7 +135,6 @@ func newWriting(t *testing.T, u user, args ...string) *writing {
 	j.ends("signal: killed")
 	w.remove(w.nth("go", 2))
 	w.remove(w.nth("done", 2))
-	return w
 }
 
 func inodeOf(t *testing.T, path string) uint64 {
@@ -443,4 +448,52 @@ func TestBadImageFiles(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFilesFullDisk: a file that cannot get back its contents keeps what it has.
+func TestFilesFullDisk(t *testing.T) {
+	u := users()[0]
+	if u.id != 0 {
+		t.Skip("needs: root, who may mount")
+	}
+	dir := newEnv(t, u).dir
+	if err := unix.Mount("crshim", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skip("needs: a file system of a limited size:", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &writing{env: newEnv(t, u)}
+	home := w.dir
+	w.dir = dir
+	w.save(t, "--save-files")
+	w.truncate(3)
+	left := strings.Repeat("x", 1<<20)
+	for i := 0; ; i++ {
+		f, err := os.Create(w.nth("full", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteString(left)
+		if cerr := f.Close(); cerr != nil {
+			t.Fatal(cerr)
+		}
+		if err != nil {
+			break
+		}
+	}
+	before := w.data()
+	w.dir = home // for what the job itself writes
+	j := w.start(streams{}, w.crshim, "restart", "--files", "rollback", dir+"/img")
+	j.ends("exit status 125")
+	w.dir = dir
+	if text := j.output(); !strings.Contains(text, "CR2120") || !strings.Contains(text, "no space") {
+		t.Errorf("refused with %q, want CR2120", text)
+	}
+	if w.data() != before {
+		t.Error("a rollback that failed has changed the file")
+	}
+	w.dir = home
 }

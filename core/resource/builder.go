@@ -49,8 +49,9 @@ type Builder struct {
 	parts    []Restoring      // nil where Parts has none for the process
 	spawned  *tracer.Siblings // the threads behind the first, nil without any
 
-	changes    []fileChange     // right before the commit
-	rolledBack map[inodeID]bool // files that get back the contents that the image has
+	changes     []fileChange     // right before the commit
+	callerLocks map[inodeID]bool // files of which the caller holds POSIX locks; nil before it was asked
+	rolledBack  map[inodeID]bool // files that get back the contents that the image has
 
 	stage   *tracer.Program
 	expects []expectation

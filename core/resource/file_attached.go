@@ -56,12 +56,31 @@ func refuseAttached(v *View, f *procfs.FD) *fault.Error {
 	return nil
 }
 
-// ownerOf returns nil if no signals are asked for. The kernel tells it of any
-// descriptor of the same open file, so of one of ours.
+// fileSignal is what ownerOf has found out.
+type fileSignal struct {
+	rec *ownerRecord
+	err error
+}
+
+// ownerOf returns nil if no signals are asked for.
 func (v *View) ownerOf(f *procfs.FD) (*ownerRecord, error) {
 	if f.Flags&unix.O_PATH != 0 {
 		return nil, nil
 	}
+	found, known := v.owners[f.Number]
+	if !known {
+		found.rec, found.err = v.askOwner(f)
+		if v.owners == nil {
+			v.owners = make(map[int32]fileSignal)
+		}
+		v.owners[f.Number] = found
+	}
+	return found.rec, found.err
+}
+
+// askOwner asks the kernel, which tells it of any descriptor of the same open
+// file, so of one of ours.
+func (v *View) askOwner(f *procfs.FD) (*ownerRecord, error) {
 	fd, err := v.duplicate(f.Number)
 	if err != nil {
 		return nil, err

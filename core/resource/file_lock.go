@@ -128,14 +128,27 @@ func leased(v *View, f *procfs.FD) bool {
 // checkCallerLocks refuses to open a file of which the caller holds POSIX
 // locks: it would lose them when the stage is undone.
 func (b *Builder) checkCallerLocks(path string) error {
+	if b.callerLocks == nil {
+		b.callerLocks = posixLocked(b.Caller)
+	}
+	if len(b.callerLocks) == 0 {
+		return nil
+	}
 	var st unix.Stat_t
-	for i := range b.Caller.FDs {
-		f := &b.Caller.FDs[i]
-		locks, err := locksOf(f)
-		posix := func(l lockRecord) bool { return l.Kind == lockPOSIX }
-		if (err != nil || slices.ContainsFunc(locks, posix)) && unix.Stat(path, &st) == nil && st.Dev == f.Dev && st.Ino == f.Ino {
-			return &fault.Error{Code: fault.CallerLocks, Object: b.Caller.Name(), Detail: path}
+	if err := unix.Stat(path, &st); err != nil || !b.callerLocks[inodeID{st.Dev, st.Ino}] {
+		return nil // whether it can be opened shows when it is
+	}
+	return &fault.Error{Code: fault.CallerLocks, Object: b.Caller.Name(), Detail: path}
+}
+
+// posixLocked returns the files of which a process holds POSIX locks.
+func posixLocked(v *View) map[inodeID]bool {
+	locked := make(map[inodeID]bool)
+	for i := range v.FDs {
+		locks, err := locksOf(&v.FDs[i])
+		if err != nil || slices.ContainsFunc(locks, func(l lockRecord) bool { return l.Kind == lockPOSIX }) {
+			locked[idOf(&v.FDs[i])] = true
 		}
 	}
-	return nil
+	return locked
 }

@@ -144,12 +144,14 @@ func refuseNameless(v *View, f *procfs.FD) *fault.Error {
 // process (pidfd_getfd(2)). It is a bare number: os.File would make it block,
 // and for the process as well.
 func (v *View) duplicate(fd int32) (int, error) {
-	pidfd, err := unix.PidfdOpen(int(v.PID), 0)
-	if err != nil {
-		return -1, fmt.Errorf("pidfd_open %d: %w", v.PID, err)
+	if v.pidfd == 0 {
+		pidfd, err := unix.PidfdOpen(int(v.PID), 0)
+		if err != nil {
+			return -1, fmt.Errorf("pidfd_open %d: %w", v.PID, err)
+		}
+		v.pidfd = pidfd
 	}
-	defer unix.Close(pidfd)
-	own, err := unix.PidfdGetfd(pidfd, int(fd), 0)
+	own, err := unix.PidfdGetfd(v.pidfd, int(fd), 0)
 	if err != nil {
 		return -1, fmt.Errorf("take %s: %w", v.FDName(fd), err)
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
@@ -40,6 +42,9 @@ type View struct {
 	SaveFiles bool
 	// Image is where the image goes; nil if there is none.
 	Image *os.File
+
+	pidfd  int                  // of the process; 0 before it was needed
+	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
 
 	// What is known of other processes, by the text of a link; nil before it
 	// was asked for.
@@ -133,7 +138,12 @@ func (v *View) StatusOf(tid procfs.PID) *procfs.Status {
 }
 
 // Close ends the view.
-func (v *View) Close() { v.Proc.Close() }
+func (v *View) Close() {
+	v.Proc.Close()
+	if v.pidfd != 0 {
+		_ = unix.Close(v.pidfd) // it holds nothing back
+	}
+}
 
 // Name is how messages call the process.
 func (v *View) Name() string {
