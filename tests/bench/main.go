@@ -76,7 +76,7 @@ func run(ctx context.Context, crshim string, rounds int, sizes, dirs string) (er
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	if out, err := exec.Command("cc", "-O2", "-o", b.program, "tests/callers/bench.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-O2", "-pthread", "-o", b.program, "tests/callers/bench.c").CombinedOutput(); err != nil {
 		return fmt.Errorf("cc: %w\n%s", err, out)
 	}
 
@@ -90,7 +90,8 @@ func run(ctx context.Context, crshim string, rounds int, sizes, dirs string) (er
 	for _, size := range strings.Split(sizes, ",") {
 		steps = append(steps, func() error { return b.pipe(size) })
 	}
-	steps = append(steps, func() error { return b.linear("maps", "mappings") }, func() error { return b.linear("fds", "descriptors") })
+	steps = append(steps, func() error { return b.linear("maps", "mappings", 10000) }, func() error { return b.linear("fds", "descriptors", 10000) },
+		func() error { return b.linear("threads", "threads", 500) })
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return errors.Join(err, b.rows.Flush())

@@ -209,8 +209,7 @@ func (b *bench) pipe(size string) error {
 }
 
 // linear compares four times as many of something with a quarter.
-func (b *bench) linear(kind, name string) error {
-	const many = 10000
+func (b *bench) linear(kind, name string, many int) error {
 	var save, back [2][]float64
 	for range b.rounds {
 		for i, n := range []int{many, many / 4} {

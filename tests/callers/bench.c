@@ -6,13 +6,14 @@
  *	bench save MIB DIR OUT ROUNDS           own write() against checkpoint()
  *	bench back DIR OUT ROUNDS               own read() against restart()
  *	bench hold MIB                          keep random memory, sleep
- *	bench maps COUNT | fds COUNT            keep that many, sleep
+ *	bench maps|fds|threads COUNT            keep that many, sleep
  *	bench pipe MIB ROUNDS OUT               own write() to standard output
  *	bench call PID OUT                      checkpoint(PID) to standard output
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,6 +263,27 @@ static int call_main(long pid, const char *out)
 	return 0;
 }
 
+static void *rest(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static void threads_main(long n)
+{
+	pthread_attr_t attr;
+	pthread_t t;
+
+	if (pthread_attr_init(&attr) || pthread_attr_setstacksize(&attr, 64 << 10))
+		die("attributes");
+	for (long i = 1; i < n; i++)
+		if (pthread_create(&t, &attr, rest, NULL))
+			die("pthread_create");
+	for (;;)
+		pause();
+}
+
 int main(int argc, char *argv[])
 {
 	const size_t MiB = 1 << 20;
@@ -281,6 +303,8 @@ int main(int argc, char *argv[])
 		maps_main(atol(argv[2]));
 	if (argc == 3 && !strcmp(argv[1], "fds"))
 		fds_main(atol(argv[2]));
+	if (argc == 3 && !strcmp(argv[1], "threads"))
+		threads_main(atol(argv[2]));
 	if (argc == 5 && !strcmp(argv[1], "pipe"))
 		return pipe_main(atol(argv[2]) * MiB, atoi(argv[3]), argv[4]);
 	if (argc == 4 && !strcmp(argv[1], "call"))
