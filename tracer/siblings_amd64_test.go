@@ -162,9 +162,17 @@ func (g *target) tasks() (names []string) {
 	return names
 }
 
+// startTeam waits until the first thread rests: pthread_create blocks signals.
+func startTeam(t *testing.T) *target {
+	t.Helper()
+	g := startTarget(t, nil, "team")
+	g.until("team", func() bool { return len(g.tasks()) == 2 && g.status().State == 'S' })
+	return g
+}
+
 // A thread that checks all its registers notices nothing of many visits.
 func TestVisit(t *testing.T) {
-	g := startTarget(t, nil, "team")
+	g := startTeam(t)
 	before := g.view()
 	for range 200 {
 		g.stopped(func(e *Tracee) { must(t, visit(e)) })
@@ -174,7 +182,7 @@ func TestVisit(t *testing.T) {
 }
 
 func TestSpawn(t *testing.T) {
-	g := startTarget(t, nil, "team")
+	g := startTeam(t)
 	before := g.view()
 	g.stopped(func(e *Tracee) { must(t, spawn(e, true)) })
 	g.until("end of the new threads", func() bool { return len(g.tasks()) == 2 })
@@ -191,7 +199,7 @@ func TestSpawn(t *testing.T) {
 
 // Spawn refuses a number that is taken, and leaves nothing.
 func TestSpawnTaken(t *testing.T) {
-	g := startTarget(t, nil, "team")
+	g := startTeam(t)
 	before := g.view()
 	g.stopped(func(e *Tracee) {
 		err := e.Inject(InjectOptions{}, func(r *Remote) error {
@@ -210,7 +218,7 @@ func TestSpawnTaken(t *testing.T) {
 func TestTracerKilledAmongSiblings(t *testing.T) {
 	for _, scenario := range []string{"visit", "spawn-undone", "spawn-become"} {
 		t.Run(scenario, func(t *testing.T) {
-			g := startTarget(t, nil, "team")
+			g := startTeam(t)
 			fds := g.view().FDs
 			masks := g.view().Masks
 			threads := 2
