@@ -61,6 +61,7 @@ type Builder struct {
 	ids      *credentials // the caller's, once they were asked for
 	dumpable uint64       // what the process is to be, PR_SET_DUMPABLE
 
+	sched     callerScheduling
 	queued    uint64       // signals to be pending
 	moreFiles bool         // the soft limit on descriptors is raised to the hard one
 	oldLimit  procfs.Range // where the undo of that finds what it was

@@ -70,6 +70,7 @@ var Parts = []*Part{
 	&numa,
 	&timers,
 	&posixTimers,
+	&scheduling,
 	&identities,
 	&clocks,
 	&cpu,

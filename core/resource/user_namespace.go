@@ -7,6 +7,10 @@ import (
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
+// initialUser is the inode number of the first user namespace, whose rights
+// are those over the machine (PROC_USER_INIT_INO of include/linux/proc_ns.h).
+const initialUser = 0xEFFFFFFD
+
 // userNamespace reads what the user namespace of the process knows.
 func (v *View) userNamespace() (*userNamespace, error) {
 	var ns userNamespace
