@@ -98,17 +98,12 @@ func (v *View) ownAttaches(id uint64) (n uint64) {
 
 // attaches reads how often a segment of our own IPC namespace is attached.
 func (v *View) attaches(id uint64) (uint64, error) {
-	theirs, err := v.Proc.NS("ipc")
+	own, err := v.ownIPC()
+	if err == nil && !own {
+		err = errors.New("it belongs to another IPC namespace")
+	}
 	if err != nil {
 		return 0, err
-	}
-	self, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return 0, err
-	}
-	defer self.Close()
-	if ours, err := self.NS("ipc"); err != nil || ours != theirs {
-		return 0, errors.Join(err, errors.New("it belongs to another IPC namespace"))
 	}
 	table, err := os.ReadFile("/proc/sysvipc/shm")
 	if err != nil {

@@ -68,6 +68,7 @@ var Parts = []*Part{
 	&handlers,
 	&signals,
 	&numa,
+	&semaphores,
 	&timers,
 	&posixTimers,
 	&scheduling,

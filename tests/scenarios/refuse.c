@@ -12,6 +12,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -367,6 +368,38 @@ static void secret_setup(void)
 	check_eq(ftruncate(fd, 1 << 16), 0);
 	mapped(fd, MAP_SHARED);
 	check_eq(close(fd), 0);
+}
+
+/* Its page faults are served by the program itself. */
+static void registered_setup(void)
+{
+	uint64_t api[3] = { 0xaa }, range[4] = { 0, 1 << 16, 1 /* MISSING */ };
+
+	fds[0] = got(syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */), "userfaultfd");
+	mapped(-1, MAP_PRIVATE | MAP_ANONYMOUS);
+	range[0] = (uintptr_t)region;
+	check_eq(ioctl(fds[0], 0xc018aa3f /* UFFDIO_API */, api), 0);
+	check_eq(ioctl(fds[0], 0xc020aa00 /* UFFDIO_REGISTER */, range), 0);
+}
+
+/* What the kernel is to take back when the program ends. */
+static int set;
+
+static void semaphore_setup(void)
+{
+	struct sembuf up = { .sem_op = 1, .sem_flg = SEM_UNDO };
+
+	set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
+	if (set < 0)
+		needs("System V semaphores");
+	check_eq(semop(set, &up, 1), 0);
+}
+
+static void semaphore_verify(int cycle)
+{
+	check_eq(semctl(set, 0, GETVAL), 1);
+	if (cycle == 3)
+		check_eq(semctl(set, 0, IPC_RMID), 0);
 }
 
 static void hugetlb_setup(void)
@@ -916,6 +949,8 @@ SCENARIOS(
 	REFUSE("owner", BOTH, owner_setup, NULL, EOPNOTSUPP),
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("registered", BOTH, registered_setup, mapped_verify, EOPNOTSUPP),
+	REFUSE("semaphore", BOTH, semaphore_setup, semaphore_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
 	REFUSE("sysv", SELF, sysv_setup, shared_verify, EOPNOTSUPP),
 	REFUSE("shared", EXTERNAL, shared_setup, shared_verify, EOPNOTSUPP),

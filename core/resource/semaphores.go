@@ -1,0 +1,108 @@
+package resource
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// semaphores are those of System V. Sets of them belong to the IPC namespace and
+// stay there; what a process has of its own is what the kernel is to take back
+// when it ends (SEM_UNDO of semop(2)). No interface tells how much that is.
+var semaphores = Part{
+	Name:    "System V semaphores",
+	Support: Refused,
+	Note: "A process with adjustments of SEM_UNDO is refused. Sets of semaphores stay where they are. Of a process with threads it is only " +
+		"known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started.",
+	Save: func() Saving { return semaphoresSave{} },
+}
+
+type semaphoresSave struct{}
+
+func (semaphoresSave) Ask(*Saver, *tracer.Program) {}
+func (semaphoresSave) Dump(*Saver) error           { return nil }
+
+func (semaphoresSave) Survey(v *View) fault.List {
+	refuse := func(err error) fault.List {
+		return fault.List{{Code: fault.SemaphoreUndo, Object: v.Name(), Err: err}}
+	}
+	none, err := v.withoutUndo()
+	if err != nil {
+		return refuse(err)
+	}
+	if none {
+		return nil
+	}
+	used, err := v.semaphoresUsed()
+	if err != nil || used {
+		return refuse(err)
+	}
+	return nil
+}
+
+// withoutUndo tells whether the process has no list of adjustments. A thread of
+// ours gives its own up, so that there is one to compare with.
+func (v *View) withoutUndo() (bool, error) {
+	const kcmpSysVSem = 6
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Unshare(unix.CLONE_SYSVSEM); err != nil {
+		return false, os.NewSyscallError("unshare", err)
+	}
+	order, err := kcmp(v.PID, procfs.PID(unix.Gettid()), kcmpSysVSem, 0, 0)
+	return order == 0, err
+}
+
+// semaphoresUsed tells whether a set of its IPC namespace has been operated on
+// since the process was started. New threads share a list that is made for them
+// even if it stays empty. Of other namespaces we know nothing.
+func (v *View) semaphoresUsed() (bool, error) {
+	own, err := v.ownIPC()
+	if err != nil || !own {
+		return v.Status.Threads == 1, err
+	}
+	table, err := os.ReadFile("/proc/sysvipc/sem")
+	if err != nil {
+		return true, err
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return true, os.NewSyscallError("sysinfo", err)
+	}
+	const ticks = 100 // USER_HZ
+	started := time.Now().Unix() - info.Uptime + int64(v.Stat.StartTime/ticks)
+	// key semid perms nsems uid gid cuid cgid otime ctime
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) < 9 || f[1] == "semid" {
+			continue
+		}
+		if otime, err := strconv.ParseInt(f[8], 10, 64); err != nil || otime >= started-1 {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// ownIPC tells whether the process is in our own IPC namespace.
+func (v *View) ownIPC() (bool, error) {
+	theirs, err := v.Proc.NS("ipc")
+	if err != nil {
+		return false, err
+	}
+	self, err := procfs.Open(procfs.PID(os.Getpid()))
+	if err != nil {
+		return false, err
+	}
+	defer self.Close()
+	ours, err := self.NS("ipc")
+	return err == nil && ours == theirs, err
+}
