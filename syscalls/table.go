@@ -68,7 +68,7 @@ var Table = []Call{
 		Args:    []Arg{{"pid", PID}, {"fd", Int}, {"flags", Ulong}},
 		Handle:  handleCheckpoint,
 		Support: Partial,
-		Note:    "Saves one process with one thread.",
+		Note:    "Saves one process with all its threads.",
 	},
 	{
 		Number:  NRRestart,
@@ -76,7 +76,7 @@ var Table = []Call{
 		Args:    []Arg{{"crid", Int}, {"fd", Int}, {"flags", Ulong}},
 		Handle:  handleRestart,
 		Support: Partial,
-		Note:    "Rebuilds one process with one thread, in the place of the caller.",
+		Note:    "Rebuilds one process with all its threads, in the place of the caller, which has one thread itself.",
 	},
 	{
 		Number:  NRCrgetid,
