@@ -16,10 +16,9 @@ import (
 // bear one. What a thread may do with each is in a register of its own (PKRU),
 // which is part of its extended state.
 
-const (
-	pkeysKind image.Kind = 6206
-	pkeys                = 16 // on x86; 0 is that of all other memory
-)
+const pkeysKind image.Kind = 6206
+
+const pkeys = 16 // on x86; 0 is that of all other memory
 
 // pkeysRecord stands behind AUXV if a key is in use, more than once if the
 // ranges do not fit one.

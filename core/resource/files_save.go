@@ -1,0 +1,124 @@
+package resource
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// filesSave saves the descriptor table.
+type filesSave struct {
+	rights []rightToRead
+}
+
+func (r *filesSave) Ask(s *Saver, p *tracer.Program) { r.rights = s.askRightToRead(p) }
+
+func (r *filesSave) Answered(s *Saver) error {
+	for _, q := range r.rights {
+		if err := q.row.Err(); err != nil {
+			code := fault.FileUnlinked
+			if !isDeleted(q.f) {
+				code = fault.FileUnreadable
+			}
+			return &fault.Error{Code: code, Object: s.FDName(q.f.Number), Detail: "what is in it, the process may not read", Err: err}
+		}
+	}
+	if err := lookAtPtys(s); err != nil {
+		return err
+	}
+	return lookAtUnix(s)
+}
+
+func (*filesSave) Survey(v *View) fault.List {
+	var list fault.List
+	for i := range v.FDs {
+		kind := kindOf(v, &v.FDs[i])
+		refusal := kind.Refuse(v, &v.FDs[i])
+		if refusal == nil && kind != &external {
+			refusal = refuseAttached(v, &v.FDs[i])
+		}
+		if refusal != nil && v.hasOpen(&v.FDs[i]) {
+			refusal.Object = v.FDName(v.FDs[i].Number)
+			list = append(list, refusal)
+		}
+	}
+	return list
+}
+
+// hasOpen tells whether a descriptor still is what it was: a running process
+// may have closed it while we looked.
+func (v *View) hasOpen(f *procfs.FD) bool {
+	now, err := os.Readlink(procPath(v.PID, "fd", strconv.Itoa(int(f.Number))))
+	return err == nil && now == f.Target
+}
+
+// glance is equal for descriptors that may share an open file.
+type glance struct {
+	dev, ino uint64
+	flags    uint32
+	pos      int64
+	target   string
+}
+
+func (*filesSave) Dump(s *Saver) error {
+	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs) - len(s.unix.extra))}); err != nil {
+		return err
+	}
+	open := object.NewFiles(func(a, b int32) (int, error) { return kcmp(s.PID, s.PID, kcmpFile, a, b) })
+	for i := range s.FDs {
+		f := &s.FDs[i]
+		if s.unix.extra[f.Number] {
+			continue
+		}
+		ref, dump, err := s.openFile(open, f)
+		if err != nil {
+			return err
+		}
+		entry := image.FDEntry{ObjRef: uint32(ref), FD: f.Number}
+		if f.CloseOnExec() {
+			entry.CloseOnExec = 1
+		}
+		if err := s.W.Put(0, &entry); err != nil {
+			return err
+		}
+		if err := dump(); err != nil {
+			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
+		}
+	}
+	if err := dumpUnixQueues(s, open); err != nil {
+		return err
+	}
+	return returnLent(s)
+}
+
+// openFile returns the reference of the open file behind a descriptor, and what
+// writes its records: nothing but at the first sight.
+func (s *Saver) openFile(open *object.Files, f *procfs.FD) (object.Ref, func() error, error) {
+	same, err := open.Representative(f.Number, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
+	if err != nil {
+		return 0, nil, &fault.Error{Code: fault.NoKcmp, Object: s.FDName(f.Number), Err: err}
+	}
+	ref, first := s.Objects.Add(object.OpenFile, same)
+	if !first {
+		return ref, func() error { return nil }, nil
+	}
+	return ref, func() error { return dumpFile(s, f, ref) }, nil
+}
+
+// dumpFile writes an open file with what is attached to it. What leads outside
+// is not the program's own, and neither is who gets signals about it.
+func dumpFile(s *Saver, f *procfs.FD, ref object.Ref) error {
+	kind := kindOf(s.View, f)
+	if err := kind.Dump(s, f, ref); err != nil || kind == &external {
+		return err
+	}
+	return dumpAttached(s, f, ref)
+}
