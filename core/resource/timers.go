@@ -64,7 +64,20 @@ func (t *timersRestore) Load(b *Builder) (err error) {
 			return badImage(fault.ImageValue, "interval timer", "%d", w)
 		}
 	}
+	t.rec.wind()
 	return nil
+}
+
+// wind makes ITIMER_REAL go on that has fired while its signal still waits to be
+// taken. The kernel sets it again only then (dequeue_signal of
+// kernel/signal.c), so that nothing is left of its time; to set a timer to
+// nothing would stop it for good. One that stands still because its signal was
+// ignored when it fired fires once more.
+func (r *itimersRecord) wind() {
+	interval, value := r.Words[0:2], r.Words[2:4] // ITIMER_REAL is the first
+	if value[0] == 0 && value[1] == 0 {
+		copy(value, interval)
+	}
 }
 
 func (t *timersRestore) Commit(_ *Builder, p *tracer.Program) error {

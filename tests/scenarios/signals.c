@@ -194,6 +194,51 @@ static void itimer_verify(int cycle)
 	}
 }
 
+/*
+ * A timer that has fired, and that the kernel sets again when its signal is
+ * taken: nothing is left of its time meanwhile.
+ */
+static sigset_t alarm_set;
+
+static int alarm_waits(void)
+{
+	sigset_t now;
+
+	check_eq(sigpending(&now), 0);
+	return sigismember(&now, SIGALRM);
+}
+
+static void fired_setup(void)
+{
+	sigemptyset(&alarm_set);
+	sigaddset(&alarm_set, SIGALRM);
+	check_eq(sigprocmask(SIG_BLOCK, &alarm_set, NULL), 0);
+}
+
+static int fired_point(int cycle)
+{
+	struct itimerval in = { { 0, 20000 }, { 0, 1000 } }, now;
+	struct timespec ms = { .tv_nsec = 1000000 }, long_time = { .tv_sec = 20 };
+	int crid;
+
+	check_eq(setitimer(ITIMER_REAL, &in, NULL), 0);
+	for (int i = 0; !alarm_waits(); i++) {
+		check(i < 30000);
+		nanosleep(&ms, NULL);
+	}
+	crid = scenario_external ? external_point(cycle) : self_point(cycle);
+	check(alarm_waits());
+	for (int i = 0; i < 3; i++)
+		check_eq(sigtimedwait(&alarm_set, NULL, &long_time), SIGALRM);
+	check_eq(getitimer(ITIMER_REAL, &now), 0);
+	check_eq(now.it_interval.tv_usec, 20000);
+	in = (struct itimerval){ 0 };
+	check_eq(setitimer(ITIMER_REAL, &in, NULL), 0);
+	if (alarm_waits())
+		check_eq(sigtimedwait(&alarm_set, NULL, &long_time), SIGALRM);
+	return crid;
+}
+
 /* A timer that fires after the restart, and a handler that sees it. */
 static void alarm_setup(void)
 {
@@ -269,6 +314,7 @@ SCENARIOS(
 	{ "pending", BOTH, pending_setup, pending_verify, NULL, 0 },
 	{ "itimer", BOTH, itimer_setup, itimer_verify, NULL, 0 },
 	{ "alarm", BOTH, alarm_setup, NULL, alarm_point, 0 },
+	{ "itimer-fired", BOTH, fired_setup, NULL, fired_point, 0 },
 	{ "mask", BOTH, mask_setup, mask_verify, NULL, 0 },
 	{ "inside-handler", BOTH, inside_setup, NULL, inside_point, 0 },
 	{ "inside-altstack", BOTH, inside_altstack_setup, NULL, inside_point, 0 },
