@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
@@ -23,6 +24,22 @@ func (e *Engine) Check(target PID, external bool) (*Checked, error) {
 	if by := task.TracedBy(target); by != 0 {
 		return nil, &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", target), Detail: fmt.Sprintf("by pid %d", by)}
 	}
+	checked, err := e.checkOnce(target, external)
+	if err != nil || len(checked.Blockers) == 0 {
+		return checked, err
+	}
+	// A process that runs may have changed between one line of /proc and the next.
+	again, err := e.checkOnce(target, external)
+	if err != nil {
+		return nil, err
+	}
+	again.Blockers = slices.DeleteFunc(again.Blockers, func(b *fault.Error) bool {
+		return !slices.ContainsFunc(checked.Blockers, func(o *fault.Error) bool { return o.Error() == b.Error() })
+	})
+	return again, nil
+}
+
+func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 	v, err := resource.Look(target, false)
 	if err != nil {
 		return nil, err

@@ -145,7 +145,12 @@ func (c *checkpoint) predump() (err error) {
 		return err
 	}
 	defer v.Close()
+	v.Running = true
 	c.asleep = v.Sleepers()
+	if len(v.Survey()) == 0 {
+		return nil
+	}
+	v.Running = false // refused in any case, so name everything
 	return v.Survey().Err()
 }
 

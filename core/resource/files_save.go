@@ -38,6 +38,9 @@ func (r *filesSave) Answered(s *Saver) error {
 }
 
 func (*filesSave) Survey(v *View) fault.List {
+	if v.Running {
+		return nil
+	}
 	var list fault.List
 	for i := range v.FDs {
 		kind := kindOf(v, &v.FDs[i])

@@ -37,6 +37,9 @@ type View struct {
 	// External has what leads to others saved as no more than a place that
 	// something else takes at restart, instead of refused.
 	External bool
+	// Running leaves the descriptors out of a survey: they change while we look
+	// at one after the other, so that what is seen of them need never have been.
+	Running bool
 	// SaveFiles has the contents of regular files that are open for writing go
 	// into the image.
 	SaveFiles bool
