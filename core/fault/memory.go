@@ -25,7 +25,7 @@ var memory = []Entry{
 		"Memory that a process outside the image shares would be a copy after restart: the two would silently part.",
 		"Save the tree that holds all processes which share it, or have the program unmap it first."},
 	{MemoryHugetlb, unix.ENOSYS, "cannot save {a mapping}: memory of the huge page pool",
-		"Pages of hugetlbfs come from a pool that the next host may not have.",
+		"Pages of hugetlbfs, of shmget with SHM_HUGETLB and of memfd_create with MFD_HUGETLB come from a pool that the next host may not have.",
 		"Use transparent huge pages (madvise MADV_HUGEPAGE) instead of MAP_HUGETLB."},
 	{MemoryDevice, unix.ENOSYS, "cannot save {a mapping}: memory of a device",
 		"The mapping shows hardware or driver memory (VM_IO or VM_PFNMAP), which is not the program's own.",

@@ -11,7 +11,12 @@ var memory = Part{
 	Name:    "memory",
 	Support: Full,
 	Note: "Private and shared anonymous memory, private file mappings with the pages that were copied on write, shared file mappings, " +
-		"stack, heap, advice, locks, guards and names. Shared anonymous memory must not be shared with another process.",
+		"stack, heap, advice, locks (also of what is mapped later), guards, names, seals (mseal), protection keys, PR_SET_MDWE, " +
+		"PR_SET_MEMORY_MERGE, the core dump filter. Files without a name (memfd_create, shm_open and unlink, deleted) and what no mapping " +
+		"shows of shared memory are in the image, once. System V shared memory with contents, key and mode; its id where " +
+		"/proc/sys/kernel/shm_next_id may be written, else a warning tells the new one; a segment that is still there and unused is taken " +
+		"back to its contents. Refused: what another process shares, as far as /proc shows; hugetlbfs; ranges of userfaultfd; secret memory. " +
+		"An ordinary user's shared memory without a descriptor is searched page by page, untouched ones too.",
 	Records: []image.Spec{
 		image.Row[exeRecord](exeKind, "EXE", image.InMM, "the file that the program was started from"),
 		image.Row[auxvRecord](auxvKind, "AUXV", image.InMM, "the auxiliary vector, as in /proc/PID/auxv"),
