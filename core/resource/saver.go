@@ -36,8 +36,9 @@ type Saver struct {
 	parts    []Saving // nil where Parts has none for the process
 	answers  answers
 	segments map[uint64]*segmentAnswer // System V shared memory that is attached, by id
-	netns    uint64                    // cookie of its network namespace, once it was asked for
-	ptys     map[int]*savedPty         // terminals of its own, by their numbers
+	online   onlineCPUs
+	netns    uint64            // cookie of its network namespace, once it was asked for
+	ptys     map[int]*savedPty // terminals of its own, by their numbers
 }
 
 // copyPages is up to how many pages of a chunk we copy ourselves: below it,

@@ -85,7 +85,7 @@ func (g *schedulingSave) Dump(s *Saver, t *SavedThread) error {
 	if err != nil {
 		return err
 	}
-	online, err := onlineCPUs()
+	online, err := s.online.get()
 	if err != nil {
 		return err
 	}
@@ -107,6 +107,7 @@ type schedulingRestore struct {
 
 // callerScheduling is what the stage asks of the caller.
 type callerScheduling struct {
+	online       onlineCPUs
 	at           tracer.Addr
 	nice, ioprio *tracer.Row
 	attr         schedAttr

@@ -54,7 +54,7 @@ func (r *schedulingRestore) Decide(b *Builder, t *LoadedThread) error {
 
 // decideCPUs finds what processors the thread is to be bound to.
 func (r *schedulingRestore) decideCPUs(b *Builder, name string) error {
-	online, err := onlineCPUs()
+	online, err := b.sched.online.get()
 	if err != nil {
 		return err
 	}

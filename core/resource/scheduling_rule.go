@@ -161,13 +161,20 @@ func (s cpuSet) bytes() []byte {
 	return b
 }
 
-// onlineCPUs are the processors that this machine runs on.
-func onlineCPUs() (cpuSet, error) {
+// onlineCPUs are the processors that this machine runs on, asked once for all
+// threads of an operation.
+type onlineCPUs struct{ set cpuSet }
+
+func (o *onlineCPUs) get() (cpuSet, error) {
+	if o.set != nil {
+		return o.set, nil
+	}
 	text, err := os.ReadFile("/sys/devices/system/cpu/online")
 	if err != nil {
 		return nil, err
 	}
-	return parseCPUs(string(text))
+	o.set, err = parseCPUs(string(text))
+	return o.set, err
 }
 
 // unbound tells whether a thread may run wherever the machine does.
