@@ -46,7 +46,6 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 	}
 	defer v.Close()
 	v.BenignFilters, v.CallsCaught = e.filters(target)
-	v.CanSuspendFilters = maySuspendFilters()
 	v.External = external
 	return &Checked{Name: v.Name(), Blockers: v.Survey()}, nil
 }

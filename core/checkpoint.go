@@ -115,7 +115,6 @@ func (c *checkpoint) look(by func(pid procfs.PID, self bool) (*resource.View, er
 		return nil, err
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(c.req.Target)
-	v.CanSuspendFilters = maySuspendFilters()
 	v.Image, v.External, v.SaveFiles = c.req.Out, c.req.External, c.req.SaveFiles
 	return v, nil
 }
@@ -152,20 +151,6 @@ func (c *checkpoint) predump() (err error) {
 	}
 	v.Running = false // refused in any case, so name everything
 	return v.Survey().Err()
-}
-
-// maySuspendFilters tells whether a tracee's seccomp filters will not apply
-// while we work in it (PTRACE_O_SUSPEND_SECCOMP): that takes CAP_SYS_ADMIN, and
-// no filter of our own.
-func maySuspendFilters() bool {
-	const capSysAdmin = 21
-	proc, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return false
-	}
-	defer proc.Close()
-	own, err := proc.Status()
-	return err == nil && own.Seccomp == 0 && own.CapEff&(1<<capSysAdmin) != 0
 }
 
 // run is everything that needs a stopped task.

@@ -61,6 +61,7 @@ var Parts = []*Part{
 	&identity,
 	&filesystem,
 	&limits,
+	&attributes,
 	&memory,
 	&files,
 	&thread,

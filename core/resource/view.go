@@ -32,8 +32,6 @@ type View struct {
 	// BenignFilters is how many of its seccomp filters are known to let our
 	// own calls pass: those that we run under as well, and crshim's own.
 	BenignFilters int
-	// CanSuspendFilters tells whether the tracer switches filters off anyway.
-	CanSuspendFilters bool
 	// External has what leads to others saved as no more than a place that
 	// something else takes at restart, instead of refused.
 	External bool
@@ -177,7 +175,7 @@ func (v *View) Survey() fault.List {
 		return fault.List{{Code: fault.Zombie, Object: v.Name()}}
 	}
 	var list fault.List
-	if n := v.Status.SeccompFilters - v.BenignFilters; v.Status.Seccomp != 0 && n > 0 && !v.CanSuspendFilters {
+	if n := v.Status.SeccompFilters - v.BenignFilters; v.Status.Seccomp != 0 && n > 0 {
 		list = append(list, &fault.Error{Code: fault.OwnSeccompFilter, Object: v.Name(), Detail: fmt.Sprintf("%d filters", n)})
 	}
 	if v.Status.Seccomp == 1 {

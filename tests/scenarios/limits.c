@@ -139,9 +139,50 @@ static void descriptors_verify(int cycle)
 	check(fcntl((int)before[RLIMIT_NOFILE].rlim_max - 1, F_GETFD) >= 0);
 }
 
+/* ---- settings of the process ---- */
+
+static void write_file(const char *name, const char *text)
+{
+	int fd = open(name, O_WRONLY | O_CLOEXEC);
+
+	check(fd >= 0);
+	check_eq(write(fd, text, strlen(text)), strlen(text));
+	check_eq(close(fd), 0);
+}
+
+static void reads(const char *name, const char *want)
+{
+	char text[64] = "";
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+	check(fd >= 0);
+	check(read(fd, text, sizeof(text) - 1) > 0);
+	check_eq(close(fd), 0);
+	if (strcmp(text, want))
+		fail("%s is %s, not %s", name, text, want);
+}
+
+static void settings_setup(void)
+{
+	write_file("/proc/self/oom_score_adj", "321");
+	check_eq(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
+	ask();
+}
+
+static void settings_verify(int cycle)
+{
+	int subreaper = 0;
+
+	verify(cycle);
+	reads("/proc/self/oom_score_adj", "321\n");
+	check_eq(prctl(PR_GET_CHILD_SUBREAPER, &subreaper, 0, 0, 0), 0);
+	check_eq(subreaper, 1);
+}
+
 SCENARIOS(
 	{ .name = "all", .flags = BOTH, .setup = all_setup, .verify = verify },
 	{ .name = "low", .flags = EXTERNAL | BARE, .setup = low_setup, .verify = low_verify },
 	{ .name = "queue", .flags = BOTH, .setup = queue_setup, .verify = queue_verify },
+	{ .name = "settings", .flags = BOTH, .setup = settings_setup, .verify = settings_verify },
 	{ .name = "descriptors", .flags = BOTH, .setup = descriptors_setup, .verify = descriptors_verify },
 )

@@ -895,6 +895,16 @@ static void unix_filter_setup(void)
 #define REFUSE(name, flags, setup, verify, errno_) \
 	{ name, (flags) | REFUSED, setup, verify, NULL, errno_ }
 
+/* A sandbox: without it the program would come back with more rights. */
+static void sandbox_setup(void)
+{
+	struct { uint16_t code; uint8_t jt, jf; uint32_t k; } allow = { 6, 0, 0, 0x7fff0000 };
+	struct { uint16_t len; void *filter; } program = { 1, &allow };
+
+	check_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	check_eq(syscall(SYS_seccomp, 1, 0, &program), 0);
+}
+
 SCENARIOS(
 	REFUSE("pipe", SELF, pipe_setup, pipe_verify, EBADF),
 	{ "pipe-image", SELF | REFUSED, image_setup, NULL, image_point, EBADF },
@@ -917,6 +927,7 @@ SCENARIOS(
 	REFUSE("packet", BOTH, packet_setup, NULL, EOPNOTSUPP),
 	REFUSE("raw", BOTH, raw_setup, NULL, EOPNOTSUPP),
 	REFUSE("netlink", BOTH, netlink_setup, netlink_verify, EOPNOTSUPP),
+	REFUSE("sandbox", BOTH, sandbox_setup, NULL, EOPNOTSUPP),
 	REFUSE("netfilter", BOTH, netfilter_setup, NULL, EOPNOTSUPP),
 	REFUSE("cork", BOTH, cork_setup, NULL, EOPNOTSUPP),
 	REFUSE("filter", BOTH, filter_setup, NULL, EOPNOTSUPP),
