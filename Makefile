@@ -23,7 +23,7 @@ help: ## Print this list
 setup: ## Install what the build needs and this machine lacks
 	@.ci/setup
 
-setup-tests: ## The same for the tests (musl-gcc, g++, 32-bit libc)
+setup-tests: ## The same for the tests (musl-gcc, g++, 32-bit libc, programs to save)
 	@.ci/setup tests
 
 build: setup ## Build bin/crshim

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -21,6 +22,19 @@ type redisServer struct {
 	pid     int
 	address string
 	counted int // the counter, as far as clients were told
+}
+
+// redisProgram is the server without its service, which is started where the
+// package redis-server is installed: one program under several names, of which
+// redis-check-rdb is in a package of tools.
+func redisProgram(t *testing.T) string {
+	t.Helper()
+	program := installed(t, "redis-check-rdb")
+	name := filepath.Join(work, "bin", "redis-server")
+	if err := buildOnce(name, func() error { return os.Symlink(program, name) }); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func startRedis(t *testing.T, u user) *redisServer {

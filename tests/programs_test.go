@@ -11,6 +11,9 @@ import (
 	"testing"
 )
 
+// setUp are the programs that .ci/setup installs for the tests: CI has them.
+var setUp = []string{"python3", "perl", "bash", "sqlite3", "redis-check-rdb"}
+
 // installed returns the path of a program of the distribution; a test of one
 // that is not there is skipped by name. What lies in a home directory is not
 // for every user, so the usual places come first.
@@ -26,6 +29,9 @@ func installed(t *testing.T, name string) string {
 		}
 	}
 	path, err := exec.LookPath(name)
+	if err != nil && os.Getenv("CI") == "true" && slices.Contains(setUp, name) {
+		t.Fatalf("%s is missing, which .ci/setup installs", name)
+	}
 	if err != nil {
 		t.Skip("needs:", name)
 	}
