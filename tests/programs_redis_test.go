@@ -39,7 +39,7 @@ func redisProgram(t *testing.T) string {
 
 func startRedis(t *testing.T, u user) *redisServer {
 	t.Helper()
-	r := &redisServer{program: installed(t, "redis-server"), job: &job{env: newEnv(t, u)}, address: freeAddress(t)}
+	r := &redisServer{program: redisProgram(t), job: &job{env: newEnv(t, u)}, address: freeAddress(t)}
 	r.run()
 	return r
 }
