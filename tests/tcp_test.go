@@ -47,8 +47,13 @@ func (e *env) serve(family string) *served {
 // connect makes us its client.
 func (s *served) connect() {
 	s.Helper()
-	conn, err := net.Dial("tcp", s.addr)
+	dialer := net.Dialer{KeepAlive: -1}
+	conn, err := dialer.Dial("tcp", s.addr)
 	if err != nil {
+		s.Fatal(err)
+	}
+	// No more than that, or the kernel makes room for all that a server sends.
+	if err := conn.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = conn.Close() }) // it may be over
@@ -101,9 +106,15 @@ func (s *served) blasted(n int) {
 	s.hear(fmt.Sprintf("blast %d", n))
 }
 
+// quiet is longer than an acknowledgement is delayed (TCP_DELACK_MAX, 200 ms,
+// by a timer of the kernel). One that came while nobody has the connection
+// would be answered by a reset, as docs/sockets.md says.
+const quiet = 400 * time.Millisecond
+
 // save saves the server and waits for its end.
 func (s *served) save(image string) {
 	s.Helper()
+	time.Sleep(quiet)
 	s.start(streams{}, s.crshim, "checkpoint", "--kill", strconv.Itoa(s.pid), "-o", image).ends("exit status 0")
 	s.job.ends("signal: killed")
 }
@@ -156,7 +167,6 @@ func TestTCPKeep(t *testing.T) {
 						long = append(long, fmt.Sprintf("line %d of many that wait", i))
 					}
 					s.say(strings.Join(long, "\n"))
-					time.Sleep(100 * time.Millisecond) // until it has arrived
 				})
 				s.save(img)
 				s.back(img, "--tcp", "keep")

@@ -99,10 +99,7 @@ func (b *Builder) finishPairs() error {
 			data []byte
 		}{{p.a, append(p.bQueue.unread, p.aQueue.unsent...)}, {p.b, append(p.aQueue.unread, p.bQueue.unsent...)}} {
 			b.Stage().Fcntl(x.s.open.fd, unix.F_SETFL, tracer.Imm(0)) // wait, with patience
-			if n := uint32(len(x.data)); n > plainBuffer && b.capable(capNetAdmin) {
-				b.setInt(x.s.open.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n, x.s.name)
-			}
-			if err := x.s.fill(b, x.s.open.fd, x.data); err != nil {
+			if err := x.s.fillFar(b, x.data); err != nil {
 				return err
 			}
 			b.setInt(x.s.open.fd, unix.SOL_SOCKET, soBufLock, 0, x.s.name)
@@ -115,6 +112,31 @@ func (b *Builder) finishPairs() error {
 		b.abort(left.other)
 		left.first.settle(b, left.queue)
 	}
+	return nil
+}
+
+// fillFar is fill, where the kernel allows with a buffer that holds all of it
+// for that long.
+func (s *inetSocket) fillFar(b *Builder, data []byte) error {
+	if len(data) <= plainBuffer || !b.capable(capNetAdmin) {
+		return s.fill(b, s.open.fd, data)
+	}
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	var size int
+	err := b.withSocket(s.open.fd, func(fd int) (err error) {
+		size, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read size of buffer: %w", err)
+	}
+	b.setInt(s.open.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, max(uint32(size)/2, uint32(len(data))), s.name)
+	if err := s.fill(b, s.open.fd, data); err != nil {
+		return err
+	}
+	b.setInt(s.open.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, uint32(size)/2, s.name)
 	return nil
 }
 

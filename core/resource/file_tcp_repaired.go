@@ -9,6 +9,9 @@ import (
 	"github.com/crshim/crshim/tracer"
 )
 
+// maxTCPWindow is the most that TCP_MAXSEG takes (MAX_TCP_WINDOW of <net/tcp.h>).
+const maxTCPWindow = 32767
+
 // loadKept stages an end of a connection that goes on where it was. Nothing
 // of it is seen outside before the commit takes it out of repair mode, and
 // nothing if it is closed before.
@@ -38,13 +41,20 @@ func (s *inetSocket) loadKept(b *Builder, c *connection) error {
 	set(unix.IPPROTO_TCP, tcpQueueSeq, r.ReadSequence)
 	queue(sendQueue)
 	set(unix.IPPROTO_TCP, tcpQueueSeq, r.WriteSequence)
+	// The kernel computes the size of segments at the connect and then only if
+	// the route changes: what is agreed below would come too late for it.
+	set(unix.IPPROTO_TCP, unix.TCP_MAXSEG, min(r.MSS, maxTCPWindow))
 	expect(s.connect(b.Stage(), fd, &s.Peer))
+	set(unix.IPPROTO_TCP, unix.TCP_MAXSEG, 0)
 	set(unix.IPPROTO_TCP, tcpRepairOptions, r.options()...)
 	if r.Agreed&optTimestamps != 0 {
 		set(unix.IPPROTO_TCP, tcpTimestamp, r.Timestamp)
 	}
-	set(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, max(r.SendBuffer/2, c.Unsent))
-	set(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, max(r.ReceiveBuffer/2, c.Unread))
+	buffers := func(send, receive uint32) { // the kernel doubles what it is given (socket(7))
+		set(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, send/2)
+		set(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receive/2)
+	}
+	buffers(max(r.SendBuffer, 2*c.Unsent), max(r.ReceiveBuffer, 2*c.Unread)) // to fill them at once
 	// What has been sent and what has not is all put back as sent: what the
 	// peer does not acknowledge is sent again.
 	queue(receiveQueue)
@@ -55,6 +65,7 @@ func (s *inetSocket) loadKept(b *Builder, c *connection) error {
 	if err := s.fill(b, fd, c.unsent); err != nil {
 		return err
 	}
+	buffers(r.SendBuffer, r.ReceiveBuffer)
 	expect(setsockopt(b.Stage(), fd, unix.IPPROTO_TCP, tcpRepairWindow, r.Window[:]))
 	set(unix.SOL_SOCKET, soBufLock, 0)
 	s.set(b, isLate)
