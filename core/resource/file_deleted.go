@@ -164,16 +164,9 @@ func refuseDeletedInode(_ *View, c *contents, _ string) error {
 }
 
 func dumpDeletedOpen(s *Saver, f *procfs.FD, ref object.Ref) error {
-	inode, first := s.Objects.Add(object.Inode, idOf(f))
-	rec := deletedOpen{File: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC, Pos: uint64(f.Pos)}
-	if err := s.W.Put(uint32(ref), &rec); err != nil || !first {
-		return err
-	}
-	c, err := openContents(s.View, readerOf(s.View, f))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dumpDeleted(s, c, inode, f.Target), c.close())
+	return dumpCarried(s, f, func(inode object.Ref) error {
+		return s.W.Put(uint32(ref), &deletedOpen{File: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC, Pos: uint64(f.Pos)})
+	}, dumpDeleted)
 }
 
 // dumpDeleted writes a deleted file.

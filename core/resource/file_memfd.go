@@ -103,16 +103,9 @@ func refuseMemfdInode(_ *View, c *contents, _ string) error {
 }
 
 func dumpMemfd(s *Saver, f *procfs.FD, ref object.Ref) error {
-	inode, first := s.Objects.Add(object.Inode, idOf(f))
-	rec := memfdOpenRecord{File: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC, Pos: uint64(f.Pos)}
-	if err := s.W.Put(uint32(ref), &rec); err != nil || !first {
-		return err
-	}
-	c, err := openContents(s.View, readerOf(s.View, f))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dumpMemfdInode(s, c, inode, f.Target), c.close())
+	return dumpCarried(s, f, func(inode object.Ref) error {
+		return s.W.Put(uint32(ref), &memfdOpenRecord{File: uint32(inode), Flags: f.Flags &^ unix.O_CLOEXEC, Pos: uint64(f.Pos)})
+	}, dumpMemfdInode)
 }
 
 func dumpMemfdInode(s *Saver, c *contents, ref object.Ref, name string) error {

@@ -276,3 +276,18 @@ func (b *Builder) loadCarried(ref object.Ref) (carriedInode, error) {
 		return nil, badImage(fault.ImageRecord, fmt.Sprintf("file %d", ref), "record of kind %v", next)
 	})
 }
+
+// dumpCarried writes an open file that the image carries: open writes the record
+// of the open file, and dump, at the first sight of it, the file that is behind.
+func dumpCarried(s *Saver, f *procfs.FD, open func(inode object.Ref) error,
+	dump func(s *Saver, c *contents, inode object.Ref, target string) error) error {
+	inode, first := s.Objects.Add(object.Inode, idOf(f))
+	if err := open(inode); err != nil || !first {
+		return err
+	}
+	c, err := openContents(s.View, readerOf(s.View, f))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dump(s, c, inode, f.Target), c.close())
+}
