@@ -19,8 +19,12 @@ import (
 var tcpSocket = FileKind{
 	Name:    "TCP socket",
 	Support: Partial,
-	Note: "Unconnected, bound, listening, connecting (which begins anew), with address, options, backlog. Connections within the program are made anew, with what was on its way; those that lead outside are reset, after what the program had not read yet, or kept with `restart --tcp keep` where CAP_NET_ADMIN allows. Connections that wait to be accepted are " +
-		"lost; the restart says how many. The address must be free again: not the caller's own, and nobody else's.",
+	Note: "Unconnected, bound, listening, connecting (which begins anew), with address, options, backlog. Connections within " +
+		"the program are made anew, with what was on its way; those that lead outside are reset, behind what the program had " +
+		"not read yet, or kept with `restart --tcp keep` where CAP_NET_ADMIN allows (docs/sockets.md). Connections that wait " +
+		"to be accepted are lost; the restart says how many. The address must be free again: not the caller's own, and nobody " +
+		"else's. Refused with a packet filter, IP options, urgent data, kernel TLS, or if another process has it, too; TCP-MD5 " +
+		"and TCP-AO keys are not seen.",
 	Records: []image.Spec{
 		image.Row[tcpConnectionRecord](tcpConnectionKind, "TCP_CONNECTION", image.InFiles, "what a TCP socket has that was connected; BUFFERs follow"),
 		image.Row[tcpRepairRecord](tcpRepairKind, "TCP_REPAIR", image.InFiles, "what makes a connection go on elsewhere"),
