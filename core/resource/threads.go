@@ -313,6 +313,7 @@ func (b *Builder) spawn(others []*LoadedThread) error {
 func (b *Builder) numbers(others []*LoadedThread) ([]procfs.PID, error) {
 	free := make([]procfs.PID, len(others)) // 0 is any
 	if b.VPID != b.Threads[0].Saved || !b.mayRestore() {
+		b.Warn("all threads get new ids: a locked mutex that notes its owner, or a program that keeps ids itself, does not know them")
 		return free, nil
 	}
 	p := b.Remote.Program()

@@ -393,7 +393,34 @@ static void orphan_verify(int cycle)
 	check_eq(stat_of(fd).st_nlink, 0);
 }
 
+/* Another file has taken its name. */
+static void replaced_setup(void)
+{
+	int other;
+
+	fd = must(open(path("one", -1), O_RDWR | O_CREAT | O_TRUNC, 0600));
+	check_eq(write(fd, "old", 3), 3);
+	other = must(open(path("two", -1), O_RDWR | O_CREAT | O_TRUNC, 0600));
+	check_eq(write(other, "new", 3), 3);
+	check_eq(close(other), 0);
+	check_eq(rename(path("two", -1), path("one", -1)), 0);
+}
+
+static void replaced_verify(int cycle)
+{
+	char got[4] = "";
+
+	(void)cycle;
+	check_eq(pread(fd, got, 3, 0), 3);
+	check_eq(strcmp(got, "old"), 0);
+	fd2 = must(open(path("one", -1), O_RDONLY));
+	check_eq(read(fd2, got, 3), 3);
+	check_eq(strcmp(got, "new"), 0);
+	check_eq(close(fd2), 0);
+}
+
 SCENARIOS(
+	{ .name = "replaced", .flags = BOTH, .setup = replaced_setup, .verify = replaced_verify },
 	{ "contents", BOTH, contents_setup, contents_verify, NULL, 0 },
 	{ "sparse", BOTH, sparse_setup, sparse_verify, NULL, 0 },
 	{ "shared", BOTH, shared_setup, shared_verify, NULL, 0 },
