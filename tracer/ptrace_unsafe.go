@@ -148,3 +148,20 @@ func queueSignal(leader, tid TID, sig unix.Signal, info *Siginfo) error {
 	}
 	return nil
 }
+
+// sudConfig is struct ptrace_sud_config of <linux/ptrace.h>.
+type sudConfig struct {
+	_        structs.HostLayout
+	mode     uint64
+	selector uint64
+	offset   uint64
+	length   uint64
+}
+
+// getSyscallDispatch is PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG.
+func (e *Tracee) getSyscallDispatch() (mode uint64, err error) {
+	const request = 0x4211
+	var c sudConfig
+	_, err = ptrace(request, e.tid, unsafe.Sizeof(c), unsafe.Pointer(&c))
+	return c.mode, err
+}

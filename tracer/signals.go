@@ -23,6 +23,7 @@ func (s *Siginfo) PID() TID { return TID(binary.LittleEndian.Uint32(s[16:])) }
 // information of (RLIMIT_SIGPENDING; collect_signal of kernel/signal.c).
 func (s *Siginfo) bare() bool {
 	const user = 0 // SI_USER
+
 	return s.Code() == user && binary.LittleEndian.Uint64(s[16:]) == 0 // si_pid, si_uid
 }
 

@@ -1,5 +1,11 @@
 package tracer
 
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
 // State returns what the task will go on with: its own state as it was
 // borrowed, or what Become has set. An interrupted restartable sequence is
 // already aborted in it, as the kernel would have done.
@@ -26,4 +32,18 @@ func (e *Tracee) State() (s State, err error) {
 	}
 	s.Xstate, err = e.Xstate()
 	return s, err
+}
+
+// SyscallsDispatched tells whether system calls of a stopped task become signals
+// (PR_SET_SYSCALL_USER_DISPATCH). The request is there since Linux 6.4; before,
+// nobody can tell.
+func (e *Tracee) SyscallsDispatched() (bool, error) {
+	if err := e.ready(); err != nil {
+		return false, e.fault("read dispatch of calls of", err)
+	}
+	mode, err := e.getSyscallDispatch()
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) {
+		return false, nil
+	}
+	return mode != 0, e.fault("read dispatch of calls of", err)
 }

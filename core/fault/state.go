@@ -15,6 +15,7 @@ const (
 	Capabilities    Code = 1401
 	SecurityLabel   Code = 1402
 	KeyRing         Code = 1403
+	SyscallDispatch Code = 1412
 	SemaphoreUndo   Code = 1404
 	Scheduling      Code = 1405
 	DirectoryGone   Code = 1406
@@ -59,6 +60,9 @@ var state = []Entry{
 	{KeyRing, unix.EOPNOTSUPP, "cannot save {the process}: it has a key ring of its own",
 		"Keys are held by the kernel so that they cannot be read back.",
 		"Have the program join the user's session key ring."},
+	{SyscallDispatch, unix.EOPNOTSUPP, "cannot save {the process}: its system calls are dispatched to a handler of its own",
+		"With PR_SET_SYSCALL_USER_DISPATCH the kernel makes calls only from one range of code, and not those that save the process. Emulators such as Wine use it.",
+		"Have the program switch it off first."},
 	{SemaphoreUndo, unix.EOPNOTSUPP, "cannot save {the process}: it holds System V semaphore adjustments",
 		"The amounts of SEM_UNDO cannot be read from the kernel and would be lost.",
 		"Have the program release its semaphores first."},

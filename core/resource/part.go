@@ -66,6 +66,7 @@ var Parts = []*Part{
 	&files,
 	&thread,
 	&sibling,
+	&switches,
 	&handlers,
 	&signals,
 	&numa,

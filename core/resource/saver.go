@@ -110,6 +110,17 @@ func (s *Saver) Ask() error {
 			}
 		}
 	}
+	for _, t := range s.Threads {
+		for _, part := range t.parts {
+			if a, ok := part.(interface {
+				Answered(*Saver, *SavedThread) error
+			}); ok {
+				if err := a.Answered(s, t); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	return nil
 }
 

@@ -193,7 +193,7 @@ func (v *View) Survey() fault.List {
 }
 
 // CheckStopped names what only the stopped task shows: the architecture that
-// it is running in.
+// it is running in, and calls that the kernel does not make for it.
 func (v *View) CheckStopped(e *tracer.Tracee) error {
 	regs, err := e.Regs()
 	if err != nil {
@@ -201,6 +201,13 @@ func (v *View) CheckStopped(e *tracer.Tracee) error {
 	}
 	if regs.Is32() {
 		return &fault.Error{Code: fault.OtherArchitecture, Object: v.Name()}
+	}
+	dispatched, err := e.SyscallsDispatched()
+	if err != nil {
+		return err
+	}
+	if dispatched {
+		return &fault.Error{Code: fault.SyscallDispatch, Object: v.Name(), Detail: fmt.Sprintf("task %d", e.TID())}
 	}
 	return nil
 }

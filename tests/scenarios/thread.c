@@ -128,7 +128,42 @@ static void rseq_none_verify(int cycle)
 	check_eq(syscall(SYS_rseq, &fresh, sizeof(fresh), 1, RSEQ_SIGNATURE), 0);
 }
 
+/* ---- switches of prctl(2) ---- */
+
+#ifndef PR_MCE_KILL
+#define PR_MCE_KILL 33
+#define PR_MCE_KILL_GET 34
+#endif
+#ifndef PR_SET_SPECULATION_CTRL
+#define PR_GET_SPECULATION_CTRL 52
+#define PR_SET_SPECULATION_CTRL 53
+#endif
+
+static long speculation;
+
+static void switches_setup(void)
+{
+	check_eq(prctl(PR_SET_TSC, PR_TSC_SIGSEGV), 0);
+	check_eq(prctl(PR_MCE_KILL, 1 /* set */, 1 /* early */, 0, 0), 0);
+	/* store bypass, where a processor has it */
+	(void)prctl(PR_SET_SPECULATION_CTRL, 0, 4 /* disable */, 0, 0);
+	speculation = prctl(PR_GET_SPECULATION_CTRL, 0, 0, 0, 0);
+	check_eq(prctl(PR_SET_TSC, PR_TSC_ENABLE), 0); /* the clock reads it */
+}
+
+static void switches_verify(int cycle)
+{
+	int tsc;
+
+	(void)cycle;
+	check_eq(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0), 1);
+	check_eq(prctl(PR_GET_SPECULATION_CTRL, 0, 0, 0, 0), speculation);
+	check_eq(prctl(PR_GET_TSC, &tsc), 0);
+	check_eq(tsc, PR_TSC_ENABLE);
+}
+
 SCENARIOS(
+	{ "switches", BOTH, switches_setup, switches_verify, NULL, 0 },
 	{ "robust-list", BOTH, robust_setup, robust_verify, NULL, 0 },
 	{ "clear-child-tid", BOTH, tid_setup, tid_verify, NULL, 0 },
 	{ "rseq", BOTH, rseq_setup, rseq_verify, NULL, 0 },
