@@ -16,76 +16,67 @@ type Asleep struct {
 	Known bool
 }
 
+// sleeper is when a thread was last on a processor, by that processor's clock.
+type sleeper struct {
+	tid procfs.PID
+	cpu int32
+	at  time.Duration
+}
+
 // Sleepers finds out, before a process is stopped, how long each of its threads
-// has slept in a call that keeps the time of its end to itself.
+// has slept: a call may keep the time of its end to itself.
+//
+// Which call it is would be told by /proc/PID/task/TID/syscall, but the kernel
+// waits there until the thread is off its queue (wait_task_inactive), and for one
+// that wakes and sleeps a thousand times a second on a busy machine that took
+// half a minute.
 func (v *View) Sleepers() map[procfs.PID]Asleep {
-	asleep := make(map[procfs.PID]Asleep)
-	if v.Status.Threads == 1 {
-		asleep[v.PID] = sleptFor(v.Proc)
-		return asleep
-	}
-	may, err := procfs.LookAtThreads(v.Proc, func(thread *procfs.Proc) (procfs.PID, error) {
-		call, err := thread.Syscall()
-		if err != nil || !hasEnd(call) {
-			return 0, err
+	sleepers, err := procfs.LookAtThreads(v.Proc, func(thread *procfs.Proc) (sleeper, error) {
+		stat, err := thread.Stat()
+		if err != nil || stat.State != 'S' {
+			return sleeper{}, err
 		}
-		return thread.PID(), nil
+		at, ok, err := thread.ExecStart()
+		if err != nil || !ok {
+			return sleeper{}, err
+		}
+		return sleeper{thread.PID(), stat.Processor, at}, nil
 	})
+	asleep := make(map[procfs.PID]Asleep)
 	if err != nil {
-		return asleep
+		return asleep // the kernel does not tell
 	}
-	for _, tid := range may {
-		if tid == 0 {
+	now := make(map[int32]time.Duration)
+	for _, s := range sleepers {
+		if s.tid == 0 {
 			continue
 		}
-		thread, err := procfs.OpenThread(v.PID, tid)
-		if err != nil {
-			continue // it has ended
+		here, known := now[s.cpu]
+		if !known {
+			if here, known = clockOf(s.cpu); !known {
+				continue
+			}
+			now[s.cpu] = here
 		}
-		asleep[tid] = sleptFor(thread)
-		thread.Close()
+		asleep[s.tid] = Asleep{For: max(here-s.at, 0), Known: true}
 	}
 	return asleep
 }
 
-// hasEnd tells whether a thread sleeps in a call that may end by itself.
-func hasEnd(call procfs.Syscall) bool {
-	const timeout = 3 // of futex(2), the fourth argument
-	switch call.Nr {
-	case unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_POLL, unix.SYS_RESTART_SYSCALL:
-		return true
-	case unix.SYS_FUTEX:
-		return call.Args[timeout] != 0
-	}
-	return false
-}
-
-// sleptFor goes by the clock of the scheduler, which each processor has of its
-// own. So we go to that processor; our own entry there, renewed at each tick, is
-// the time now.
-func sleptFor(thread *procfs.Proc) Asleep {
-	stat, err := thread.Stat()
-	if err != nil {
-		return Asleep{}
-	}
-	at, ok, err := thread.ExecStart()
-	if err != nil || !ok {
-		return Asleep{}
-	}
+// clockOf reads the scheduler's clock of a processor. There is one of each; so we
+// go there, and our own entry, renewed at each tick, is the time now.
+func clockOf(cpu int32) (time.Duration, bool) {
 	var before, there unix.CPUSet
-	there.Set(int(stat.Processor))
+	there.Set(int(cpu))
 	if unix.SchedGetaffinity(0, &before) != nil || unix.SchedSetaffinity(0, &there) != nil {
-		return Asleep{}
+		return 0, false
 	}
 	defer func() { _ = unix.SchedSetaffinity(0, &before) }() // what was allowed is allowed
 	own, err := procfs.OpenThread(procfs.PID(os.Getpid()), procfs.PID(unix.Gettid()))
 	if err != nil {
-		return Asleep{}
+		return 0, false
 	}
 	defer own.Close()
 	here, ok, err := own.ExecStart()
-	if err != nil || !ok {
-		return Asleep{}
-	}
-	return Asleep{For: max(here-at, 0), Known: true}
+	return here, ok && err == nil
 }

@@ -12,7 +12,7 @@
 #include <poll.h>
 #include <sys/select.h>
 
-#define SHORT 0.9		/* runs out by itself */
+#define SHORT 2.5		/* runs out by itself, after the checkpoint */
 #define LONG 1000		/* is ended by SIGUSR1 */
 /* The harness lets a sleeper sleep this long, at least, before it acts. */
 #define HELD 0.2
