@@ -91,7 +91,7 @@ func taken(s scenario, n, i, k, m int) bool {
 	case i > 0:
 		return (n+5*k+7*m+i)%12 == 0
 	}
-	return m == 0 || (n+k)%2 == 0
+	return m == 0 || (n+k)%4 == 0
 }
 
 // TestScenarios runs the programs of scenarios/, with -every-way in all ways.
