@@ -162,6 +162,7 @@ func TestRedisKeepsConnections(t *testing.T) {
 	c := r.dial("tcp", r.address)
 	for n := 1; n <= cycles; n++ {
 		r.increment(c, 100)
+		time.Sleep(quiet) // until the client has acknowledged all, as in TestTCPKeep
 		r.job, r.pid = r.comeBack(n, r.job, r.pid, nil, []string{"--tcp", "keep"})
 	}
 	r.increment(c, 100)

@@ -131,6 +131,7 @@ static void work_spin(struct task *t)
 		if (x != want)
 			fail("floating point of thread %d went wrong", t->n);
 		t->loops = ++loops;
+		usleep(200); /* one that never sleeps would have a processor to itself */
 	}
 }
 
@@ -306,7 +307,7 @@ static void waiting_verify(int cycle)
 static void working_setup(void)
 {
 	start(work_spin);
-	for (int i = 0; i < 10; i++)
+	for (int i = 0; i < 4; i++)
 		start(work_busy);
 }
 
