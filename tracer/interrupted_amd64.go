@@ -24,17 +24,23 @@ func (r *Remote) Interrupted(nr uintptr, args ...uint64) (int64, error) {
 }
 
 func (r *Remote) interrupted(nr uint64, args []uint64) (int64, error) {
-	e := r.e
-	if err := e.setRegs(r.final.Regs.calling(r.at.code.Start+stubCall, nr, args...)); err != nil {
+	regs := r.final.Regs.calling(r.at.code.Start+stubCall, nr, args...)
+	return r.e.interruptCall(regs, func() error { return r.drive(unix.PTRACE_SYSCALL) })
+}
+
+// interruptCall begins the call that regs are ready for and interrupts it.
+// toCall lets the task run up to the next entry or exit of a call.
+func (e *Tracee) interruptCall(regs Regs, toCall func() error) (int64, error) {
+	if err := e.setRegs(regs); err != nil {
 		return 0, err
 	}
-	if err := r.drive(unix.PTRACE_SYSCALL); err != nil { // its entry
+	if err := toCall(); err != nil { // its entry
 		return 0, err
 	}
 	if err := e.Interrupt(); err != nil {
 		return 0, err
 	}
-	if err := r.drive(unix.PTRACE_SYSCALL); err != nil { // its exit
+	if err := toCall(); err != nil { // its exit
 		return 0, err
 	}
 	regs, err := e.getRegs()
@@ -42,6 +48,6 @@ func (r *Remote) interrupted(nr uint64, args []uint64) (int64, error) {
 		return 0, err
 	}
 	result := regs.Result()
-	regs.Orig_rax = noSyscall // else the kernel would make it again in the stub
+	regs.Orig_rax = noSyscall // else the kernel would make it again
 	return result, e.setRegs(regs)
 }

@@ -157,6 +157,3 @@ func (r Regs) once(code, block Addr, nr uint64, args ...uint64) Regs {
 	r.Rbp = uint64(block)
 	return r
 }
-
-// leaveCall keeps the kernel from making the call again.
-func (r *Regs) leaveCall() { r.Orig_rax = noSyscall }

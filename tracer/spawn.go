@@ -202,24 +202,7 @@ func (s *Siblings) interrupted(e *Tracee, block Addr, nr uint64, args []uint64) 
 	if err != nil {
 		return 0, err
 	}
-	if err := e.setRegs(regs.once(s.region.Start, block, nr, args...)); err != nil {
-		return 0, err
-	}
-	if err := s.toCall(e); err != nil { // its entry
-		return 0, err
-	}
-	if err := e.Interrupt(); err != nil {
-		return 0, err
-	}
-	if err := s.toCall(e); err != nil { // its exit
-		return 0, err
-	}
-	if regs, err = e.getRegs(); err != nil {
-		return 0, err
-	}
-	result := regs.Result()
-	regs.leaveCall()
-	return result, e.setRegs(regs)
+	return e.interruptCall(regs.once(s.region.Start, block, nr, args...), func() error { return s.toCall(e) })
 }
 
 // toCall lets a sibling run up to the entry or exit of a system call.

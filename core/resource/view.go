@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -130,12 +131,15 @@ func (v *View) readSiblings() error {
 
 // StatusOf is the status of one of its threads, nil if the view knows none such.
 func (v *View) StatusOf(tid procfs.PID) *procfs.Status {
-	for _, status := range append(v.Siblings, v.Status) {
-		if status.Pid == tid {
-			return status
-		}
+	if tid == v.PID {
+		return v.Status
 	}
-	return nil
+	// LookAtThreads has them in rising order.
+	i, found := slices.BinarySearchFunc(v.Siblings, tid, func(s *procfs.Status, tid procfs.PID) int { return cmp.Compare(s.Pid, tid) })
+	if !found {
+		return nil
+	}
+	return v.Siblings[i]
 }
 
 // Close ends the view.
