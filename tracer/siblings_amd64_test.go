@@ -22,8 +22,7 @@ func siblingOf(e *Tracee) (*Tracee, error) {
 	if err != nil {
 		return nil, err
 	}
-	tids = slices.DeleteFunc(tids, func(tid TID) bool { return tid <= e.tid }) // the others are left from spawn-become
-	o, err := e.t.Seize(tids[0], Options{})
+	o, err := e.t.Seize(tids[1], Options{}) // others are left from spawn-become
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +85,10 @@ func visit(e *Tracee) (err error) {
 
 // spawn makes two threads that become what the leader is, which waits; or are
 // undone.
-func spawn(e *Tracee, undo bool) error {
+func spawn(e *Tracee, undo bool, tids ...TID) error {
+	if len(tids) == 0 {
+		tids = []TID{0, 0}
+	}
 	own, err := e.State()
 	if err != nil {
 		return err
@@ -97,7 +99,7 @@ func spawn(e *Tracee, undo bool) error {
 		if err != nil {
 			return err
 		}
-		if s, err = r.Spawn(at, []TID{0, 0}); err != nil {
+		if s, err = r.Spawn(at, tids); err != nil {
 			return err
 		}
 		if undo {
@@ -195,6 +197,32 @@ func TestSpawn(t *testing.T) {
 	// They can be visited and spawn others like any thread.
 	g.stopped(func(e *Tracee) { must(t, visit(e)) })
 	equal(t, "view", g.view(), before)
+}
+
+// Threads come in the order in which they were made, also where the numbers have
+// begun anew since the process was.
+func TestSpawnBelow(t *testing.T) {
+	g := startTeam(t)
+	var below []TID
+	for tid := TID(g.pid) - 1; len(below) < 2 && tid > 300; tid-- { // RESERVED_PIDS of kernel/pid.c
+		if unix.Kill(int(tid), 0) == unix.ESRCH {
+			below = append(below, tid)
+		}
+	}
+	g.stopped(func(e *Tracee) {
+		err := spawn(e, false, below...)
+		if errors.Is(err, unix.EPERM) {
+			t.Skip("needs: CAP_CHECKPOINT_RESTORE")
+		}
+		must(t, err)
+		tids, err := e.threads()
+		must(t, err)
+		if len(tids) != 4 || tids[0] != e.tid || !slices.Equal(tids[2:], below) {
+			t.Errorf("threads of %d are %v, the last of them made as %v", e.tid, tids, below)
+		}
+		must(t, visit(e))
+	})
+	g.progress()
 }
 
 // Spawn refuses a number that is taken, and leaves nothing.

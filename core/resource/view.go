@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -44,6 +43,8 @@ type View struct {
 	SaveFiles bool
 	// Image is where the image goes; nil if there is none.
 	Image *os.File
+
+	threads map[procfs.PID]*procfs.Status // Siblings by number
 
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
@@ -126,6 +127,10 @@ func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err 
 func (v *View) readSiblings() error {
 	all, err := procfs.LookAtThreads(v.Proc, (*procfs.Proc).Status)
 	v.Siblings = slices.DeleteFunc(all, func(status *procfs.Status) bool { return status.Pid == v.PID })
+	v.threads = make(map[procfs.PID]*procfs.Status, len(all))
+	for _, status := range v.Siblings {
+		v.threads[status.Pid] = status
+	}
 	return err
 }
 
@@ -134,12 +139,7 @@ func (v *View) StatusOf(tid procfs.PID) *procfs.Status {
 	if tid == v.PID {
 		return v.Status
 	}
-	// LookAtThreads has them in rising order.
-	i, found := slices.BinarySearchFunc(v.Siblings, tid, func(s *procfs.Status, tid procfs.PID) int { return cmp.Compare(s.Pid, tid) })
-	if !found {
-		return nil
-	}
-	return v.Siblings[i]
+	return v.threads[tid]
 }
 
 // Close ends the view.

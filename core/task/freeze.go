@@ -15,7 +15,7 @@ import (
 // Frozen is a process all of whose tasks are in a ptrace stop.
 type Frozen struct {
 	PID   procfs.PID
-	Tasks []*tracer.Tracee // the leader first
+	Tasks []*tracer.Tracee // the leader first, the others as they were made
 	// Caller, if it is one of Tasks, was stopped by Catch and is not ours to
 	// let go.
 	Caller *tracer.Tracee
@@ -37,11 +37,11 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tra
 	}
 	defer proc.Close()
 	f := &Frozen{PID: pid, Caller: caller}
-	known := make(map[procfs.PID]bool)
+	known := make(map[procfs.PID]int) // and the place of each in the list
 	var freezers []freezer
 	if caller != nil {
 		f.Tasks = append(f.Tasks, caller)
-		known[caller.TID()] = true
+		known[caller.TID()] = 0
 	} else if freezers, err = freezersOf(proc); err != nil {
 		return nil, err // a caller runs, or it could not call
 	}
@@ -51,11 +51,11 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tra
 			return nil, errors.Join(fmt.Errorf("list threads of pid %d: %w", pid, err), f.Thaw())
 		}
 		fresh := tids[:0:0]
-		for _, tid := range tids {
-			if !known[tid] {
-				known[tid] = true
+		for i, tid := range tids {
+			if _, ok := known[tid]; !ok {
 				fresh = append(fresh, tid)
 			}
+			known[tid] = i
 		}
 		if len(fresh) == 0 {
 			break
@@ -68,11 +68,10 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tra
 			return nil, errors.Join(err, f.Thaw())
 		}
 	}
-	leader := slices.IndexFunc(f.Tasks, func(e *tracer.Tracee) bool { return e.TID() == pid })
-	if leader < 0 {
+	slices.SortFunc(f.Tasks, func(a, b *tracer.Tracee) int { return known[a.TID()] - known[b.TID()] })
+	if len(f.Tasks) == 0 || f.Tasks[0].TID() != pid {
 		return nil, errors.Join(fmt.Errorf("freeze pid %d: %w", pid, tracer.ErrGone), f.Thaw())
 	}
-	f.Tasks[0], f.Tasks[leader] = f.Tasks[leader], f.Tasks[0]
 	return f, nil
 }
 

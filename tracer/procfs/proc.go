@@ -193,8 +193,8 @@ func (p *Proc) StatLink(name string) (unix.Stat_t, error) {
 	return st, nil
 }
 
-// numbers lists the entries of a directory whose names are numbers, in
-// rising order.
+// numbers lists the entries of a directory whose names are numbers, in the
+// order of the directory.
 func (p *Proc) numbers(name string) ([]int32, error) {
 	fd, err := p.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -218,6 +218,5 @@ func listNumbers(fd int, name string) ([]int32, error) {
 			list = append(list, int32(v))
 		}
 	}
-	slices.Sort(list)
 	return list, nil
 }

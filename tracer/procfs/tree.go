@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Threads lists the threads of the process, its leader included, in rising
-// order. A running process can start one behind the reader's back: who stops
-// them all lists again until nothing is new.
+// Threads lists the threads of the process, its leader first, the others as
+// they were made (next_tid of fs/proc/base.c), which is not the order of their
+// numbers once those have begun anew. A running process can start one behind
+// the reader's back: who stops them all lists again until nothing is new.
 func (p *Proc) Threads() ([]PID, error) {
 	numbers, err := p.numbers("task")
 	if err != nil {
@@ -23,8 +24,8 @@ func (p *Proc) Threads() ([]PID, error) {
 	return asPIDs(numbers), nil
 }
 
-// LookAtThreads returns what look finds of every thread, in the rising order of
-// their numbers. Several are looked at at a time. Those that end meanwhile, for
+// LookAtThreads returns what look finds of every thread, in the order of
+// Threads. Several are looked at at a time. Those that end meanwhile, for
 // which look says ErrGone, are left out.
 func LookAtThreads[T any](p *Proc, look func(thread *Proc) (T, error)) ([]T, error) {
 	tids, err := p.Threads()
