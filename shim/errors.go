@@ -41,6 +41,22 @@ func asJob(cmd *cobra.Command) *cobra.Command {
 
 func isJob(cmd *cobra.Command) bool { return cmd != nil && cmd.Annotations[jobAnnotation] != "" }
 
+// comparisonAnnotation marks a command that ends as diff(1) ends: 1 says that there is a difference, and a failure is 2.
+const comparisonAnnotation = "crshim-comparison"
+
+// asComparison marks cmd as such a command.
+func asComparison(cmd *cobra.Command) *cobra.Command {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[comparisonAnnotation] = "true"
+	return cmd
+}
+
+func isComparison(cmd *cobra.Command) bool {
+	return cmd != nil && cmd.Annotations[comparisonAnnotation] != ""
+}
+
 // exitStatus maps what a verb returned to the status of the process.
 func exitStatus(cmd *cobra.Command, err error) int {
 	var end endWith
@@ -55,7 +71,7 @@ func exitStatus(cmd *cobra.Command, err error) int {
 		return statusCannotInvoke
 	case isJob(cmd):
 		return statusSelf
-	case isUsage(err):
+	case isUsage(err), isComparison(cmd):
 		return statusUsage
 	}
 	return statusNo
@@ -65,6 +81,9 @@ func exitStatus(cmd *cobra.Command, err error) int {
 func exitStatusText(cmd *cobra.Command) string {
 	if isJob(cmd) {
 		return "That of the target: its own status, or death by the signal that killed it. 125 if crshim itself failed, 126 if the command cannot be invoked, 127 if it is not found."
+	}
+	if isComparison(cmd) {
+		return "0 if there is no difference, 1 if there is one, 2 for trouble."
 	}
 	return "0 for ok or yes, 1 for failed or no, 2 for a wrong command line."
 }

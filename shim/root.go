@@ -68,7 +68,7 @@ func newRootCommand() *cobra.Command {
 	}
 	add(groupRun, newRunCommand(), newCCCommand(), newCFlagsCommand())
 	add(groupCheckpoint, newCheckpointCommand(), newRestartCommand())
-	add(groupLook, newCheckCommand(), newInspectCommand(), newVerifyCommand())
+	add(groupLook, newCheckCommand(), newInspectCommand(), newDiffCommand(), newVerifyCommand())
 	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())
 	root.SetCompletionCommandGroupID(groupHelp)
 	root.SetHelpCommandGroupID(groupHelp)

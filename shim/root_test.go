@@ -57,7 +57,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestExitStatus(t *testing.T) {
-	verb, job := &cobra.Command{}, asJob(&cobra.Command{})
+	verb, job, comparison := &cobra.Command{}, asJob(&cobra.Command{}), asComparison(&cobra.Command{})
 	notFound := &fault.Error{Code: fault.CommandNotFound, Object: "nosuch", Err: unix.ENOENT}
 	for _, test := range []struct {
 		cmd  *cobra.Command
@@ -69,6 +69,9 @@ func TestExitStatus(t *testing.T) {
 		{verb, fault.List{{Code: fault.Code(1203)}}, 1},
 		{verb, usageError{verb, errors.New("what?")}, 2},
 		{verb, endWith(1), 1},
+		{comparison, endWith(1), 1},
+		{comparison, errors.New("no"), 2},
+		{comparison, usageError{comparison, errors.New("what?")}, 2},
 		{job, nil, 0},
 		{job, endWith(7), 7},
 		{job, errors.New("no"), 125},

@@ -13,7 +13,7 @@ type Head struct {
 	Minor   uint16   `c:"minor"`
 	Patch   uint16   `c:"patch"`
 	Rev     uint16   `c:"rev" doc:"revision of the format: 3"`
-	Time    uint64   `c:"time" fmt:"time" doc:"when it was written, seconds since 1970"`
+	Time    uint64   `c:"time" fmt:"time" diff:"-" doc:"when it was written, seconds since 1970"`
 	Flags   uint64   `c:"flags" fmt:"hex" doc:"1 (CR_CTX_CKPT)"`
 	Release [64]byte `c:"release" fmt:"text" doc:"uname release of the writer"`
 	Version [64]byte `c:"version" fmt:"text" doc:"uname version"`
@@ -203,8 +203,8 @@ type Error struct {
 type Sum struct {
 	Algorithm uint32 `doc:"1: XXH64 with seed 0"`
 	_         [4]byte
-	Digest    uint64 `fmt:"hex" doc:"the checksum"`
-	Bytes     uint64 `doc:"number of bytes covered"`
+	Digest    uint64 `fmt:"hex" diff:"-" doc:"the checksum"`
+	Bytes     uint64 `diff:"-" doc:"number of bytes covered"`
 }
 
 // Machine says what a machine must have for the image to run on it.

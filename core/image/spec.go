@@ -97,7 +97,8 @@ func trailerOf[E any](cname string) Option {
 // Tags of fields serve documentation and inspection: doc (the meaning, one
 // clause), c (the field in the C struct), fmt (hex, oct, time, text or flags)
 // and flags (names of bits, as "1=READ 2=WRITE"). The tag pad on a string
-// gives the least length on the wire.
+// gives the least length on the wire; diff:"-" marks what is about the writing
+// of the image, not about what is saved, and so is none of Diff's business.
 //
 // A T that breaks the rules is reported by NewTable.
 func Row[T any](kind Kind, name string, section Section, doc string, opts ...Option) Spec {

@@ -28,8 +28,8 @@ var clocks = Part{
 const clocksKind image.Kind = 6509
 
 type clocksRecord struct {
-	Monotonic int64 `doc:"CLOCK_MONOTONIC, nanoseconds"`
-	Boottime  int64 `doc:"CLOCK_BOOTTIME, nanoseconds"`
+	Monotonic int64 `diff:"-" doc:"CLOCK_MONOTONIC, nanoseconds"`
+	Boottime  int64 `diff:"-" doc:"CLOCK_BOOTTIME, nanoseconds"`
 }
 
 const timespecSize = 16
