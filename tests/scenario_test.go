@@ -23,6 +23,8 @@ const (
 	scenarioBlocks
 	scenarioWake
 	scenarioRefused
+	scenarioBare
+	scenarioCall
 )
 
 // scenario is one line of what a program in scenarios/ lists.
@@ -124,7 +126,7 @@ func TestScenarios(t *testing.T) {
 }
 
 func runScenario(t *testing.T, s scenario, w way, u user) {
-	if !s.is(w.flag) || (s.is(scenarioRoot) && u.id != 0) {
+	if !s.is(w.flag) || (s.is(scenarioRoot) && u.id != 0) || (s.is(scenarioCall) && w.flag == scenarioSelf && !w.call) {
 		return
 	}
 	t.Run(fmt.Sprintf("%s/%s/%s", s.name, w.name, u.name), func(t *testing.T) {

@@ -165,3 +165,35 @@ func (e *Tracee) getSyscallDispatch() (mode uint64, err error) {
 	_, err = ptrace(request, e.tid, unsafe.Sizeof(c), unsafe.Pointer(&c))
 	return c.mode, err
 }
+
+// getSeccompFilter is PTRACE_SECCOMP_GET_FILTER.
+func (e *Tracee) getSeccompFilter(n int) ([]byte, error) {
+	const insnSize = 8 // struct sock_filter
+	length, err := ptrace(unix.PTRACE_SECCOMP_GET_FILTER, e.tid, uintptr(n), nil)
+	if err != nil {
+		return nil, err
+	}
+	if length == 0 || length > unix.BPF_MAXINSNS {
+		return nil, fmt.Errorf("%d instructions: %w", length, unix.EINVAL)
+	}
+	code := make([]byte, length*insnSize)
+	again, err := ptrace(unix.PTRACE_SECCOMP_GET_FILTER, e.tid, uintptr(n), unsafe.Pointer(&code[0]))
+	if err == nil && again != length {
+		err = fmt.Errorf("%d instructions, then %d: %w", length, again, unix.EINVAL)
+	}
+	return code, err
+}
+
+// seccompMetadata is struct seccomp_metadata of <linux/ptrace.h>.
+type seccompMetadata struct {
+	_         structs.HostLayout
+	filterOff uint64
+	flags     uint64
+}
+
+// getSeccompFlags is PTRACE_SECCOMP_GET_METADATA.
+func (e *Tracee) getSeccompFlags(n int) (uint64, error) {
+	m := seccompMetadata{filterOff: uint64(n)}
+	_, err := ptrace(unix.PTRACE_SECCOMP_GET_METADATA, e.tid, unsafe.Sizeof(m), unsafe.Pointer(&m))
+	return m.flags, err
+}

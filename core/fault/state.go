@@ -24,6 +24,7 @@ const (
 	FSShared        Code = 1409
 	TooManyGroups   Code = 1410
 	IDsUnknown      Code = 1411
+	FilterLost      Code = 1413
 )
 
 var state = []Entry{
@@ -87,6 +88,9 @@ var state = []Entry{
 	{IDsUnknown, unix.EOPNOTSUPP, "cannot save {the process}: one of its ids has no number in its user namespace",
 		"A process may have a group from before it entered its user namespace, for which that has no number. Nobody can give it back.",
 		"Map the group in the user namespace, or start the program without it."},
+	{FilterLost, unix.EOPNOTSUPP, "cannot save {the process}: a seccomp filter that cannot be loaded again",
+		"A filter may leave the decision to whoever holds its listener, and that link is lost; and one that was not given as classic BPF, or a chain of very many instructions, cannot be given back.",
+		"Start the program without that filter."},
 }
 
 // 1500: the image cannot be written.

@@ -62,6 +62,7 @@ type Builder struct {
 	dumpable uint64       // what the process is to be, PR_SET_DUMPABLE
 
 	sched     callerScheduling
+	sandbox   loadedSandbox
 	queued    uint64       // signals to be pending
 	moreFiles bool         // the soft limit on descriptors is raised to the hard one
 	oldLimit  procfs.Range // where the undo of that finds what it was

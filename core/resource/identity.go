@@ -142,7 +142,7 @@ func (r *identityRestore) Load(b *Builder) error {
 		return &fault.Error{Code: fault.Identity, Object: "a process that is not dumpable", Detail: "takes CAP_SYS_PTRACE"}
 	}
 	r.identityRecord = *rec
-	b.Threads[0].deathSignal = rec.DeathSignal
+	b.Threads[0].deathSignal, b.Threads[0].noNewPrivs = rec.DeathSignal, rec.Flags&noNewPrivs != 0
 	// 2 ("only root may look") can be inherited but not asked for (prctl(2)).
 	if rec.Dumpable == 1 {
 		b.dumpable = 1

@@ -75,6 +75,7 @@ var Parts = []*Part{
 	&posixTimers,
 	&scheduling,
 	&identities,
+	&sandbox,
 	&clocks,
 	&cpu,
 }

@@ -39,6 +39,9 @@ type Saver struct {
 	online   onlineCPUs
 	netns    uint64            // cookie of its network namespace, once it was asked for
 	ptys     map[int]*savedPty // terminals of its own, by their numbers
+
+	filters    []*sandboxFilter // seccomp filters of all threads, by their numbers less 1
+	filtersOut uint32           // how many of them have been written
 }
 
 // copyPages is up to how many pages of a chunk we copy ourselves: below it,

@@ -88,7 +88,7 @@ func (r *siblingRestore) Load(b *Builder, t *LoadedThread) (err error) {
 	case len(r.Comm) >= image.CommLen:
 		return badImage(fault.ImageValue, "thread", "name of %d bytes", len(r.Comm))
 	}
-	t.Saved, t.deathSignal = procfs.PID(r.TID), r.DeathSignal
+	t.Saved, t.deathSignal, t.noNewPrivs = procfs.PID(r.TID), r.DeathSignal, r.Flags&noNewPrivs != 0
 	return nil
 }
 

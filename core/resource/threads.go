@@ -74,6 +74,7 @@ type LoadedThread struct {
 	Saved, TID procfs.PID
 
 	deathSignal uint32 // PR_SET_PDEATHSIG
+	noNewPrivs  bool
 	parts       []ThreadRestoring
 }
 

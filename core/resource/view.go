@@ -179,12 +179,6 @@ func (v *View) Survey() fault.List {
 		return fault.List{{Code: fault.Zombie, Object: v.Name()}}
 	}
 	var list fault.List
-	if n := v.Status.SeccompFilters - v.BenignFilters; v.Status.Seccomp != 0 && n > 0 {
-		list = append(list, &fault.Error{Code: fault.OwnSeccompFilter, Object: v.Name(), Detail: fmt.Sprintf("%d filters", n)})
-	}
-	if v.Status.Seccomp == 1 {
-		list = append(list, &fault.Error{Code: fault.OwnSeccompFilter, Object: v.Name(), Detail: "strict mode"})
-	}
 	if len(v.Children) > 0 && !v.Self {
 		list = append(list, &fault.Error{Code: fault.Children, Object: v.Name(), Detail: fmt.Sprintf("%d children", len(v.Children))})
 	}

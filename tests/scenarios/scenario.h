@@ -67,6 +67,7 @@ enum {
 	WAKE = 16,	/* send SIGUSR1 after the restart (and to the original) */
 	REFUSED = 32,	/* external: checkpoint must fail with .refused */
 	BARE = 64,	/* the frame does not compare /proc/self */
+	CALL = 128,	/* self: restarted by call only, since the tool would run under a filter */
 };
 
 struct scenario {
