@@ -22,6 +22,8 @@ type served struct {
 	conn net.Conn
 	in   *bufio.Reader
 	line int
+
+	multipath bool // the client speaks MPTCP
 }
 
 // serve starts a server.
@@ -39,7 +41,7 @@ func (e *env) serve(family string) *served {
 	if _, err := fmt.Sscan(e.read(e.path("out")), &port, &s.pid); err != nil {
 		e.Fatal(err)
 	}
-	host := map[string]string{"4": "127.0.0.1", "6": "::1"}[family]
+	host := map[byte]string{'4': "127.0.0.1", '6': "::1"}[family[0]]
 	s.addr = net.JoinHostPort(host, strconv.Itoa(port))
 	return s
 }
@@ -48,11 +50,15 @@ func (e *env) serve(family string) *served {
 func (s *served) connect() {
 	s.Helper()
 	dialer := net.Dialer{KeepAlive: -1}
+	dialer.SetMultipathTCP(s.multipath)
 	conn, err := dialer.Dial("tcp", s.addr)
 	if err != nil {
 		s.Fatal(err)
 	}
 	// No more than that, or the kernel makes room for all that a server sends.
+	if is, err := conn.(*net.TCPConn).MultipathTCP(); err != nil || is != s.multipath {
+		s.Fatalf("MPTCP: %t, %v", is, err)
+	}
 	if err := conn.(*net.TCPConn).SetReadBuffer(128 << 10); err != nil {
 		s.Fatal(err)
 	}
@@ -143,11 +149,13 @@ func (s *served) release() {
 // restarted meanwhile, and not a byte is lost: of what the server had not read
 // yet, of what the client had not, and of what was not even sent.
 func TestTCPKeep(t *testing.T) {
-	for _, family := range []string{"4", "6"} {
+	// A server that listens by MPTCP may keep its clients, too, if they speak TCP.
+	for _, family := range []string{"4", "6", "6m"} {
 		t.Run("IPv"+family, func(t *testing.T) {
 			if os.Getuid() != 0 {
 				t.Skip("needs: CAP_NET_ADMIN")
 			}
+			needsMPTCP(t, family)
 			t.Parallel()
 			e := newEnv(t, users()[0])
 			s := e.serve(family)
@@ -243,21 +251,94 @@ func TestTCPRunning(t *testing.T) {
 // TestTCPReset: by default the server sees its connection broken, and serves
 // the next client.
 func TestTCPReset(t *testing.T) {
+	for _, test := range []struct {
+		name, family string
+		multipath    bool
+	}{{"TCP", "6", false}, {"MPTCP", "6m", true}, {"MPTCP and TCP", "4m", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			needsMPTCP(t, test.family)
+			eachUser(t, func(t *testing.T, u user) {
+				e := newEnv(t, u)
+				s := e.serve(test.family)
+				s.multipath = test.multipath
+				for n := range cycles {
+					s.connect()
+					s.talk("hello")
+					s.save(e.nth("img", n))
+					s.back(e.nth("img", n))
+					s.ended("ECONNRESET")
+					if err := s.conn.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.connect()
+				s.talk("a new client")
+			})
+		})
+	}
+}
+
+// needsMPTCP skips the test of a server of that family where the kernel has no
+// MPTCP.
+func needsMPTCP(t *testing.T, family string) {
+	t.Helper()
+	if !strings.HasSuffix(family, "m") {
+		return
+	}
+	if on, err := os.ReadFile("/proc/sys/net/mptcp/enabled"); err != nil || strings.TrimSpace(string(on)) != "1" {
+		t.Skip("needs: net.mptcp.enabled")
+	}
+}
+
+// TestMPTCPKeepRefused: TCP_REPAIR is there for TCP alone, and that is said.
+func TestMPTCPKeepRefused(t *testing.T) {
+	needsMPTCP(t, "4m")
 	eachUser(t, func(t *testing.T, u user) {
 		e := newEnv(t, u)
-		s := e.serve("6")
-		for n := range cycles {
-			s.connect()
-			s.talk("hello")
-			s.save(e.nth("img", n))
-			s.back(e.nth("img", n))
-			s.ended("ECONNRESET")
-			if err := s.conn.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		s := e.serve("4m")
+		s.multipath = true
 		s.connect()
-		s.talk("a new client")
+		s.talk("hello")
+		s.save("img")
+		j := e.start(streams{}, e.crshim, "restart", "--tcp", "keep", "img")
+		j.ends("exit status 125")
+		if !strings.Contains(j.output(), "CR2130") {
+			t.Fatalf("refused with %q, want CR2130", j.output())
+		}
+		s.back("img")
+		s.ended("ECONNRESET")
+	})
+}
+
+// TestMPTCPMissing: a server that listened by MPTCP listens by TCP where there
+// is no MPTCP, and that is said.
+func TestMPTCPMissing(t *testing.T) {
+	needsMPTCP(t, "6m")
+	eachUser(t, func(t *testing.T, u user) {
+		e := newEnv(t, u)
+		unshare := []string{"unshare", "--user", "--map-current-user", "--keep-caps", "--net", "sh", "-c"}
+		if j := e.start(streams{}, append(unshare, "echo 0 >/proc/sys/net/mptcp/enabled")...); j.end() != "exit status 0" {
+			t.Skip("needs: user namespaces:", j.output())
+		}
+		s := e.serve("6m")
+		s.save("img")
+		j := s.start(streams{}, append(unshare, "echo 0 >/proc/sys/net/mptcp/enabled && exec "+e.crshim+" restart --pidfile log.pid img")...)
+		pid := e.pidIn(j, e.path("log.pid"))
+		if text := j.output(); !strings.Contains(text, "there is no MPTCP here") {
+			t.Errorf("said %q", text)
+		}
+		_, port, err := net.SplitHostPort(s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listens := fmt.Sprintf(":%04X 00000000000000000000000000000000:0000 0A", n)
+		if text := e.read(fmt.Sprintf("/proc/%d/net/tcp6", pid)); !strings.Contains(text, listens) {
+			t.Errorf("sockets are %q, want one that listens at port %d", text, n)
+		}
 	})
 }
 

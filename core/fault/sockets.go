@@ -19,6 +19,7 @@ const (
 	SocketState    Code = 2117
 	ConnectionKeep Code = 2118
 	SocketData     Code = 2119
+	MPTCPKeep      Code = 2130
 )
 
 var sockets = []Entry{
@@ -38,7 +39,7 @@ var sockets = []Entry{
 		"The state of the socket is that of a driver, a hypervisor or a protocol that the kernel does not let read back.",
 		"Have the program close it first and open it anew afterwards; use UDP, TCP or a unix socket where the choice is yours."},
 	{SocketLayer, unix.EOPNOTSUPP, "cannot save {a descriptor}: TCP socket with a protocol above or within TCP",
-		"The keys and subflows of kernel TLS, MPTCP, SMC and the like cannot be read back.",
+		"The keys and state of kernel TLS, SMC and the like cannot be read back.",
 		"Switch the feature off in the program: most have an option to use plain TCP or TLS of their own."},
 	{SocketUnsent, unix.EOPNOTSUPP, "cannot save {a descriptor}: connection within the program with data not yet sent",
 		"What one end has written and the other has had no room for can be read with CAP_NET_ADMIN alone.",
@@ -65,4 +66,7 @@ var sockets = []Entry{
 	{SocketData, 0, "cannot put back the data that waited in {a socket}",
 		"The socket buffers of this host are too small for what the program had not read yet.",
 		"Raise net.core.rmem_max and net.ipv4.tcp_wmem, or restart with CAP_NET_ADMIN."},
+	{MPTCPKeep, unix.EOPNOTSUPP, "cannot keep {a connection} of the image: it is one of MPTCP",
+		"TCP_REPAIR, by which a connection goes on elsewhere, is there for plain TCP alone. A server that listens by MPTCP may keep those of clients that speak TCP.",
+		"Restart with --tcp reset, so that the program sees its connections broken; or have it use TCP (GODEBUG=multipathtcp=0 for Go), then save it again."},
 }

@@ -42,6 +42,7 @@ type Builder struct {
 	tcp      []*inetSocket
 	inside   map[ends]*inside // connections of which one end has been read
 	pairs    []*completePair
+	mptcp    *bool            // whether the caller may make such sockets; nil before it was asked
 	unix     *unixRestore     // nil before the first unix socket
 	mem      *memoryRestore   // once its Load has begun
 	segments []uint64         // System V shared memory that was made, by id

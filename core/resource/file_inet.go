@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ const (
 
 type inetRecord struct {
 	Domain    uint16 `doc:"2 for IPv4, 10 for IPv6"`
-	Type      uint16 `doc:"1 for TCP, 2 for UDP"`
+	Type      uint16 `doc:"1 for TCP, 2 for UDP, 262 for MPTCP"`
 	State     uint16 `doc:"TCP_* of <netinet/tcp.h>; of UDP 1 if it has a peer, else 7"`
 	Connected uint16 `doc:"1 if it is or was connected by TCP: a TCP_CONNECTION follows"`
 	Flags     uint32 `fmt:"oct" doc:"open flags"`
@@ -72,13 +73,13 @@ type ends struct{ local, peer inetAddress }
 // otherEnd returns the socket of the process that is the other end of a TCP
 // connection, nil if that is elsewhere.
 func (v *View) otherEnd(s *socketView) *procfs.FD {
-	if !s.connected || !s.isTCP() {
+	if !s.connected || !s.overTCP() {
 		return nil
 	}
 	if v.connections == nil {
 		v.connections = make(map[ends]*procfs.FD)
 		for i := range v.FDs {
-			if o, err := v.socket(&v.FDs[i]); err == nil && o.isTCP() && o.connected {
+			if o, err := v.socket(&v.FDs[i]); err == nil && o.overTCP() && o.connected {
 				v.connections[o.ends()] = &v.FDs[i]
 			}
 		}
@@ -108,10 +109,10 @@ func refuseInet(v *View, f *procfs.FD) *fault.Error {
 	if refusal := refuseSocket(v, f, fd); refusal != nil {
 		return refusal
 	}
-	if what, err := variableOption(fd, s.domain); err != nil || what != "" {
+	if what, err := variableOption(fd, s); err != nil || what != "" {
 		return &fault.Error{Code: fault.SocketOption, Detail: what, Err: err}
 	}
-	if s.isTCP() {
+	if s.overTCP() {
 		return refuseTCP(v, f, s, fd)
 	}
 	corked, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_CORK)
@@ -129,7 +130,7 @@ func refuseInet(v *View, f *procfs.FD) *fault.Error {
 }
 
 // variableOption names a header option that the socket sends with its packets.
-func variableOption(fd, domain int) (string, error) {
+func variableOption(fd int, s *socketView) (string, error) {
 	for _, o := range []struct {
 		domain, level, name int
 		what                string
@@ -140,10 +141,13 @@ func variableOption(fd, domain int) (string, error) {
 		{unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_RTHDR, "IPV6_RTHDR"},
 		{unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, "IPV6_DSTOPTS"},
 	} {
-		if o.domain != domain {
+		if o.domain != s.domain {
 			continue
 		}
 		n, err := sockopt(fd, o.level, o.name, make([]byte, 2048))
+		if s.isMPTCP() && errors.Is(err, unix.EOPNOTSUPP) {
+			continue // it takes none of them
+		}
 		if err != nil {
 			return "", fmt.Errorf("read %s: %w", o.what, err)
 		}
@@ -171,8 +175,12 @@ func describeInet(s *Saver, f *procfs.FD, fd int) (*socketView, *inetRecord, err
 	if err != nil {
 		return nil, nil, err
 	}
+	typ := sock.typ
+	if sock.isMPTCP() {
+		typ = protocolMPTCP
+	}
 	return sock, &inetRecord{
-		Domain: uint16(sock.domain), Type: uint16(sock.typ), State: unix.BPF_TCP_CLOSE, Flags: f.Flags &^ unix.O_CLOEXEC,
+		Domain: uint16(sock.domain), Type: uint16(typ), State: unix.BPF_TCP_CLOSE, Flags: f.Flags &^ unix.O_CLOEXEC,
 		UID: st.Uid, GID: st.Gid,
 		Local: sock.local, Peer: sock.peer, Options: options,
 	}, nil

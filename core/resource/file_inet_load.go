@@ -20,6 +20,7 @@ type inetSocket struct {
 	rows     []*option // of rec.Options
 	name     string    // in messages
 	open     *stagedOpen
+	protocol int  // to make it by; 0 for TCP or UDP
 	kept     bool // in repair mode until the commit
 	floating bool // its address may be another one now
 }
@@ -29,7 +30,7 @@ func loadInet(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Type == unix.SOCK_STREAM {
+	if s.kind&stream != 0 {
 		err = s.loadTCP(b, ref)
 	} else {
 		err = s.loadUDP(b, ref)
@@ -69,7 +70,7 @@ func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
 	}
 	s := &inetSocket{inetRecord: rec, kind: dgram, name: fmt.Sprintf("socket %v", addressText(rec.Domain, &rec.Local))}
 	switch {
-	case head.Parent != uint32(ref) || rec.Connected > 1 || rec.Connected != 0 && rec.Type != unix.SOCK_STREAM:
+	case head.Parent != uint32(ref) || rec.Connected > 1 || rec.Connected != 0 && rec.Type == unix.SOCK_DGRAM:
 		return nil, badImage(fault.ImageValue, s.name, "owner %d, type %d", head.Parent, rec.Type)
 	case rec.Domain != unix.AF_INET && rec.Domain != unix.AF_INET6, len(rec.Options) > len(socketOptions):
 		return nil, badImage(fault.ImageValue, s.name, "domain %d, %d options", rec.Domain, len(rec.Options))
@@ -78,6 +79,8 @@ func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
 	case unix.SOCK_DGRAM:
 	case unix.SOCK_STREAM:
 		s.kind = stream
+	case protocolMPTCP:
+		s.kind = stream | mptcp
 	default:
 		return nil, badImage(fault.ImageValue, s.name, "type %d", rec.Type)
 	}
@@ -96,12 +99,16 @@ func readInet(b *Builder, ref object.Ref) (*inetSocket, error) {
 
 // make stages the making of the socket.
 func (s *inetSocket) make(b *Builder) {
-	s.open = &stagedOpen{fd: b.newSocket(int(s.Domain), int(s.Type)|unix.SOCK_NONBLOCK, s.name), path: s.name, flags: s.Flags}
+	typ := unix.SOCK_DGRAM
+	if s.kind&stream != 0 {
+		typ = unix.SOCK_STREAM
+	}
+	s.open = &stagedOpen{fd: b.newSocket(int(s.Domain), typ|unix.SOCK_NONBLOCK, s.protocol, s.name), path: s.name, flags: s.Flags}
 }
 
 // newSocket stages the making of a socket.
-func (b *Builder) newSocket(domain, typ int, name string) tracer.FD {
-	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Int(domain), tracer.Int(typ|unix.SOCK_CLOEXEC), tracer.Imm(0))
+func (b *Builder) newSocket(domain, typ, protocol int, name string) tracer.FD {
+	row := b.Stage().Call(unix.SYS_SOCKET, tracer.Int(domain), tracer.Int(typ|unix.SOCK_CLOEXEC), tracer.Int(protocol))
 	b.Expect(row, fault.SocketState, name)
 	return b.fds.take(row)
 }
@@ -195,12 +202,28 @@ func (s *inetSocket) verify(b *Builder, f *procfs.FD) error {
 		if err := sameOptions(fd, s.kind, s.Options, same); err != nil || s.floating {
 			return err
 		}
+		if err := s.sameProtocol(fd); err != nil {
+			return err
+		}
 		return s.sameName(fd)
 	})
 	if err != nil {
 		return &fault.Error{Code: fault.SocketState, Object: s.name, Err: err}
 	}
 	return nil
+}
+
+// sameProtocol makes sure that it is an MPTCP socket if it was one. The other
+// end of a connection may have had it fall back to TCP.
+func (s *inetSocket) sameProtocol(fd int) error {
+	if s.protocol == 0 || s.Connected != 0 {
+		return nil
+	}
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err == nil && protocol != s.protocol {
+		err = fmt.Errorf("protocol is %d: %w", protocol, unix.EPROTONOSUPPORT)
+	}
+	return err
 }
 
 func (s *inetSocket) sameName(fd int) error {

@@ -55,14 +55,15 @@ func readSocket(fd int) (s *socketView, err error) {
 			return nil, err
 		}
 	}
-	if !s.isTCP() && !s.isUDP() {
+	if !s.overTCP() && !s.isUDP() {
 		return s, nil
 	}
-	if s.isTCP() {
-		if s.tcp, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err != nil {
+	if s.overTCP() {
+		if err := s.readTCPInfo(fd); err != nil {
 			return nil, err
 		}
 	}
+	defer s.settleState()
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, err
@@ -99,6 +100,9 @@ func (s *socketView) options() sockets {
 	}
 	if s.domain == unix.AF_INET6 {
 		kind |= ipv6
+	}
+	if s.isMPTCP() {
+		kind |= mptcp
 	}
 	return kind
 }

@@ -35,6 +35,7 @@ const (
 	dgram
 	netlink
 	ipv6
+	mptcp     // of those of a stream, the mptcpOptions
 	anyNet    = stream | dgram
 	anySocket = anyNet | netlink
 )
@@ -204,7 +205,7 @@ func (o *option) is(level, name int) bool { return o.level == level && o.name ==
 
 // fits tells whether a socket has the option.
 func (o *option) fits(s sockets) bool {
-	return o.of&s&anySocket != 0 && (o.of&ipv6 == 0 || s&ipv6 != 0)
+	return o.of&s&anySocket != 0 && (o.of&ipv6 == 0 || s&ipv6 != 0) && (s&mptcp == 0 || o.ofMPTCP())
 }
 
 // The flags of SO_BUF_LOCK.
@@ -250,6 +251,9 @@ func (o *option) read(fd int) ([]byte, error) {
 	value := make([]byte, o.size)
 	if _, err := sockopt(fd, o.level, o.name, value); err != nil {
 		return nil, fmt.Errorf("read socket option %d of level %d: %w", o.name, o.level, err)
+	}
+	if o.is(unix.SOL_SOCKET, unix.SO_RCVLOWAT) && leUint32(value) == 0 {
+		putUint32(value, 1) // the same (sock_rcvlowat of <net/sock.h>); 0 has who was accepted by MPTCP
 	}
 	return value, nil
 }

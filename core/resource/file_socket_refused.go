@@ -14,7 +14,7 @@ import (
 var refusedSocket = FileKind{
 	Name:    "other sockets",
 	Support: Refused,
-	Note:    "Raw, packet, XDP and ping sockets, MPTCP and SMC, other families and netlink protocols are refused, each by name.",
+	Note:    "Raw, packet, XDP and ping sockets, SMC, other families and netlink protocols are refused, each by name.",
 	Match: func(v *View, f *procfs.FD) bool {
 		s, err := v.socket(f)
 		return err == nil && s != nil && s.domain != unix.AF_UNIX && standardOf(v, f) < 0
@@ -49,8 +49,6 @@ var families = map[int]struct {
 	unix.AF_KEY:       {fault.SocketFamily, "key socket of IPsec"},
 }
 
-const protocolMPTCP = 262
-
 // refusal names a socket that cannot be saved.
 func (s *socketView) refusal() (fault.Code, string) {
 	if f, known := families[s.domain]; known {
@@ -65,8 +63,6 @@ func (s *socketView) refusal() (fault.Code, string) {
 		return fault.SocketRaw, "raw socket"
 	case s.protocol == unix.IPPROTO_ICMP || s.protocol == unix.IPPROTO_ICMPV6:
 		return fault.SocketRaw, "ping socket"
-	case s.protocol == protocolMPTCP:
-		return fault.SocketLayer, "MPTCP socket"
 	}
 	return fault.SocketFamily, fmt.Sprintf("protocol %d of IP", s.protocol)
 }

@@ -45,8 +45,9 @@ const (
 // refuseTCP names what of a TCP socket cannot be saved.
 func refuseTCP(v *View, f *procfs.FD, s *socketView, fd int) *fault.Error {
 	name := make([]byte, 16) // TCP_ULP_NAME_MAX
-	if n, err := sockopt(fd, unix.IPPROTO_TCP, unix.TCP_ULP, name); err != nil || n > 0 {
-		return &fault.Error{Code: fault.SocketLayer, Detail: unix.ByteSliceToString(name[:n]), Err: err}
+	n, err := sockopt(fd, unix.IPPROTO_TCP, unix.TCP_ULP, name)
+	if layer := unix.ByteSliceToString(name[:n]); err != nil || n > 0 && !(s.isMPTCP() && layer == "mptcp") {
+		return &fault.Error{Code: fault.SocketLayer, Detail: layer, Err: err}
 	}
 	if state := s.tcp.State; state == unix.BPF_TCP_LISTEN || state == unix.BPF_TCP_SYN_SENT {
 		return nil
@@ -59,7 +60,7 @@ func refuseTCP(v *View, f *procfs.FD, s *socketView, fd int) *fault.Error {
 	if offset, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF); err == nil && offset >= 0 {
 		return &fault.Error{Code: fault.SocketOption, Detail: "SO_PEEK_OFF"}
 	}
-	if v.otherEnd(s) == nil || v.mayRepair() {
+	if v.otherEnd(s) == nil || v.mayRepair() && s.isTCP() {
 		return nil
 	}
 	unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
@@ -103,6 +104,9 @@ func dumpTCP(s *Saver, f *procfs.FD, ref object.Ref) error {
 	rec.Options = slices.DeleteFunc(rec.Options, func(o socketOption) bool {
 		return o.Level == unix.IPPROTO_TCP && o.Name == unix.TCP_FASTOPEN
 	})
+	if sock.isMPTCP() {
+		rec.Options = withoutEarly(rec.Options)
+	}
 	c, err := describeConnection(s, f, sock, fd)
 	if err != nil {
 		return err
@@ -117,7 +121,10 @@ func dumpTCP(s *Saver, f *procfs.FD, ref object.Ref) error {
 // together: connections hold that of the server, and those of the dead process
 // still do (TIME_WAIT). What the program had said of SO_REUSEADDR, and who
 // listens, follows when all are there.
-func (s *inetSocket) loadTCP(b *Builder, ref object.Ref) error {
+func (s *inetSocket) loadTCP(b *Builder, ref object.Ref) (err error) {
+	if s.protocol, err = b.protocolOf(s.kind&mptcp != 0); err != nil {
+		return err
+	}
 	if s.Connected != 0 {
 		return s.loadConnection(b, ref)
 	}
@@ -156,7 +163,9 @@ func (s *inetSocket) loadConnection(b *Builder, ref object.Ref) error {
 		return s.loadInside(b, c)
 	case b.Policy.TCP != KeepTCP || s.State == unix.BPF_TCP_CLOSE:
 		return s.loadBroken(b, c)
-	case s.State == unix.BPF_TCP_ESTABLISHED:
+	case s.kind&mptcp != 0 && c.Flags&(sentFIN|gotFIN) == 0:
+		return &fault.Error{Code: fault.MPTCPKeep, Object: s.name}
+	case s.kind&mptcp == 0 && s.State == unix.BPF_TCP_ESTABLISHED:
 		return s.loadKept(b, c)
 	}
 	b.Warn("%s: connection is about to end and is not kept", s.name)

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -33,7 +34,8 @@ const timeWaitReuse = 1100 * time.Millisecond
 type endAddress struct {
 	domain int
 	inetAddress
-	v6Only bool
+	v6Only   bool
+	protocol int // 0, or that of MPTCP
 }
 
 // connectAnew makes a connection: the server has its address if it is free,
@@ -51,26 +53,53 @@ func (b *Builder) connectAnew(s *inetSocket, server endAddress, client *endAddre
 	if err != nil {
 		return nil, err
 	}
+	b.wait(listener, unix.POLLIN)
 	row := b.Stage().Call(unix.SYS_ACCEPT4, listener, tracer.Imm(0), tracer.Imm(0), tracer.Int(unix.SOCK_CLOEXEC))
 	b.Expect(row, fault.SocketConnect, s.name)
 	made := &pair{server: b.fds.take(row), client: fd}
-	for _, end := range []tracer.FD{made.server, made.client} {
-		for _, o := range []struct{ level, name, size int }{
-			{unix.SOL_SOCKET, unix.SO_SNDTIMEO, 16},
-			{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16},
-			{unix.SOL_SOCKET, soBufLock, 4},
-			{unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, 4},
-			{unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4},
-		} {
-			b.Expect(setsockopt(b.Stage(), end, o.level, o.name, make([]byte, o.size)), fault.SocketState, s.name)
-		}
-		b.setInt(end, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, s.name)
-		setTimeout(b.Stage(), end, unix.SO_SNDTIMEO)
-	}
+	b.renew(s, made.server, server.protocol)
+	b.renew(s, made.client, clientProtocol(&server, client))
 	if err := b.Flush(); err != nil {
 		return nil, err
 	}
 	return made, b.sameConnection(s, made)
+}
+
+// renew stages the taking back of what the making has asked for. A connection
+// of MPTCP takes less: its buffers stay as large as they were made, and the
+// options that count before it is made are not kept (withoutEarly).
+func (b *Builder) renew(s *inetSocket, end tracer.FD, protocol int) {
+	options := []struct{ level, name, size int }{
+		{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16},
+		{unix.SOL_SOCKET, soBufLock, 4},
+		{unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, 4},
+		{unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4},
+	}
+	if protocol == protocolMPTCP {
+		options = options[:1]
+	} else {
+		b.setInt(end, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, s.name)
+	}
+	for _, o := range options {
+		b.Expect(setsockopt(b.Stage(), end, o.level, o.name, make([]byte, o.size)), fault.SocketState, s.name)
+	}
+	setTimeout(b.Stage(), end)
+}
+
+// clientProtocol is what a client speaks: as the server does if it is ours alone.
+func clientProtocol(server, client *endAddress) int {
+	if client == nil {
+		return server.protocol
+	}
+	return client.protocol
+}
+
+// wait stages poll(2), with patience: what follows fails if that was in vain.
+func (b *Builder) wait(fd tracer.FD, events uint32) {
+	p := b.Stage()
+	poll := binary.LittleEndian.AppendUint32(nil, uint32(fd)) // struct pollfd
+	poll = binary.LittleEndian.AppendUint32(poll, events)
+	p.Call(unix.SYS_POLL, tracer.Ptr(p.Bytes(poll)), tracer.Imm(1), tracer.Imm(patience*1000))
 }
 
 // sameConnection makes sure that nobody came between: any program may connect
@@ -129,10 +158,10 @@ func (b *Builder) withSocket(fd tracer.FD, do func(fd int) error) error {
 func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.FD, error) {
 	var bind, listen *tracer.Row
 	for _, bound := range []bool{true, false} {
-		fd := b.plainSocket(at.domain, at.v6Only, s.name)
+		fd := b.plainSocket(at.domain, at.v6Only, at.protocol, s.name)
 		p := b.Stage()
-		setTimeout(p, fd, unix.SO_RCVTIMEO)
-		if room > 0 { // it counts from the first segment on, by the window scale
+		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(unix.O_NONBLOCK)) // accept(2) of MPTCP knows no SO_RCVTIMEO
+		if room > 0 {                                          // it counts from the first segment on, by the window scale
 			name := unix.SO_RCVBUF
 			if b.capable(capNetAdmin) {
 				name = unix.SO_RCVBUFFORCE
@@ -165,15 +194,15 @@ func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.F
 // the kernel choose it as it has done before: it may be that of a connection
 // to another address, or of the dead process's own, a second after its end.
 func (b *Builder) connectTo(s *inetSocket, to, from *endAddress) (tracer.FD, error) {
-	domain, only := to.domain, false
+	domain, only, protocol := to.domain, false, clientProtocol(to, from)
 	if from != nil {
 		domain, only = from.domain, from.v6Only
 	}
 	address := to.mapped(to.domain).in(domain)
 	for attempt := 0; ; attempt++ {
-		fd := b.plainSocket(domain, only, s.name)
+		fd := b.plainSocket(domain, only, protocol, s.name)
 		p := b.Stage()
-		setTimeout(p, fd, unix.SO_SNDTIMEO)
+		setTimeout(p, fd)
 		if from != nil {
 			b.nameClient(s, p, fd, *from)
 		}
@@ -223,8 +252,8 @@ func (a *endAddress) toBind() *inetAddress {
 
 // plainSocket stages a socket that waits, and that may have an address together
 // with others.
-func (b *Builder) plainSocket(domain int, v6Only bool, name string) tracer.FD {
-	fd := b.newSocket(domain, unix.SOCK_STREAM, name)
+func (b *Builder) plainSocket(domain int, v6Only bool, protocol int, name string) tracer.FD {
+	fd := b.newSocket(domain, unix.SOCK_STREAM, protocol, name)
 	if domain == unix.AF_INET6 {
 		only := uint32(0)
 		if v6Only {
@@ -248,7 +277,7 @@ func localPorts() (low, high uint16) {
 	return low, high
 }
 
-// setTimeout stages a bound on what the socket waits for.
-func setTimeout(p *tracer.Program, fd tracer.FD, name int) {
-	setsockopt(p, fd, unix.SOL_SOCKET, name, []byte{patience, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+// setTimeout stages a bound on how long the socket waits to connect or write.
+func setTimeout(p *tracer.Program, fd tracer.FD) {
+	setsockopt(p, fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, []byte{patience, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 }

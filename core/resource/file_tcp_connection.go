@@ -16,7 +16,7 @@ import (
 // tcpConnectionRecord is what a socket has that was connected, and perhaps no
 // longer is.
 type tcpConnectionRecord struct {
-	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, and whether a TCP_REPAIR follows"`
+	Flags  uint32 `fmt:"flags" flags:"1=INSIDE 2=SERVER 4=SENT_FIN 8=GOT_FIN 10=NO_READ 20=ERROR 40=REPAIR 80=OTHER_MPTCP" doc:"whether both ends are here, which of them listened, who has said that no more will come, whether the program wants to read no more, whether an error waits, whether a TCP_REPAIR follows, and whether the other end, if that is here, is an MPTCP socket"`
 	Unread uint32 `doc:"bytes that the program has not read yet, in BUFFERs"`
 	Unsent uint32 `doc:"bytes that the peer has not acknowledged, or within the program has not got, in BUFFERs behind those"`
 	Other  uint16 `doc:"domain of the other end, if that is here"`
@@ -31,7 +31,8 @@ const (
 	noRead
 	errorWaits
 	hasRepair
-	connectionMask = hasRepair<<1 - 1
+	otherMPTCP
+	connectionMask = otherMPTCP<<1 - 1
 )
 
 // mostQueued bounds what an image may say of a queue: net.ipv4.tcp_rmem and
@@ -75,6 +76,11 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 	case unix.BPF_TCP_CLOSING, unix.BPF_TCP_LAST_ACK, unix.BPF_TCP_CLOSE:
 		c.Flags |= sentFIN | gotFIN
 	}
+	if sock.isMPTCP() && sock.connected {
+		if c.Flags, err = mptcpEnds(fd, events); err != nil {
+			return nil, err
+		}
+	}
 	if events&unix.POLLRDHUP != 0 && c.Flags&gotFIN == 0 {
 		c.Flags |= noRead
 	}
@@ -86,19 +92,19 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 		if s.isServer(sock) {
 			c.Flags |= serverEnd
 		}
-		if c.Other, c.V6Only, err = familyOf(s.View, other); err != nil {
+		if err = c.describeOther(s.View, other); err != nil {
 			return nil, err
 		}
-		if err := c.readUnsent(s, f, fd); err != nil {
+		if err := c.readUnsent(s, f, sock, fd); err != nil {
 			return nil, err
 		}
-	} else if sock.tcp.State == unix.BPF_TCP_ESTABLISHED {
+	} else if sock.isTCP() && sock.tcp.State == unix.BPF_TCP_ESTABLISHED {
 		if err := c.readRepair(s, f, fd); err != nil {
 			return nil, err
 		}
 	}
 	if c.unread == nil {
-		if c.unread, err = readQueue(fd); err != nil {
+		if c.unread, err = readQueue(sock, fd); err != nil {
 			return nil, err
 		}
 	}
@@ -106,22 +112,31 @@ func describeConnection(s *Saver, f *procfs.FD, sock *socketView, fd int) (*conn
 	return c, nil
 }
 
-// familyOf reads what must be known before a socket has its address.
-func familyOf(v *View, f *procfs.FD) (domain, only uint16, err error) {
+// describeOther reads what must be known of the other end before it has its
+// address.
+func (c *connection) describeOther(v *View, f *procfs.FD) error {
 	s, err := v.socket(f)
-	if err != nil || s.domain != unix.AF_INET6 {
-		return unix.AF_INET, 0, err
+	if err != nil {
+		return err
+	}
+	c.Other = uint16(s.domain)
+	if s.isMPTCP() {
+		c.Flags |= otherMPTCP
+	}
+	if s.domain != unix.AF_INET6 {
+		return nil
 	}
 	fd, err := v.duplicate(f.Number)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	defer unix.Close(fd)
 	n, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read IPV6_V6ONLY: %w", err)
+		return fmt.Errorf("read IPV6_V6ONLY: %w", err)
 	}
-	return unix.AF_INET6, uint16(n), nil
+	c.V6Only = uint16(n)
+	return nil
 }
 
 // isServer tells which end of a connection within the process has been
@@ -130,7 +145,7 @@ func (v *View) isServer(s *socketView) bool {
 	listens := func(port uint16) bool {
 		return slices.ContainsFunc(v.FDs, func(f procfs.FD) bool {
 			l, err := v.socket(&f)
-			return err == nil && l.isTCP() && l.tcp.State == unix.BPF_TCP_LISTEN && l.local.Port == port
+			return err == nil && l.overTCP() && l.tcp.State == unix.BPF_TCP_LISTEN && l.local.Port == port
 		})
 	}
 	if ours, theirs := listens(s.local.Port), listens(s.peer.Port); ours != theirs {
@@ -141,10 +156,13 @@ func (v *View) isServer(s *socketView) bool {
 }
 
 // readQueue copies what waits to be read and leaves it there.
-func readQueue(fd int) ([]byte, error) {
+func readQueue(sock *socketView, fd int) ([]byte, error) {
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil {
 		return nil, fmt.Errorf("read length of queue: %w", err)
+	}
+	if sock.isMPTCP() {
+		return peekMPTCP(fd, n)
 	}
 	return peek(fd, n)
 }
@@ -168,7 +186,7 @@ func peek(fd, n int) ([]byte, error) {
 // not got. What is on its way there is there: the loopback device is not slow,
 // and only the acknowledgement may take a moment (delayed by at most
 // TCP_DELACK_MAX, 200 ms).
-func (c *connection) readUnsent(s *Saver, f *procfs.FD, fd int) error {
+func (c *connection) readUnsent(s *Saver, f *procfs.FD, sock *socketView, fd int) error {
 	for waited := time.Duration(0); ; waited += delackStep {
 		unacked, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
 		if err != nil {
@@ -181,6 +199,8 @@ func (c *connection) readUnsent(s *Saver, f *procfs.FD, fd int) error {
 		switch {
 		case unacked == 0:
 			return nil
+		case unacked == unsent && sock.isMPTCP(): // it has no repair mode
+			return &fault.Error{Code: fault.SocketUnsent, Detail: fmt.Sprintf("%d bytes, by MPTCP", unsent)}
 		case unacked == unsent:
 			return c.readSendQueue(s, f, fd, unacked)
 		case waited > delackMost:

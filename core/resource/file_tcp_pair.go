@@ -24,7 +24,8 @@ func (s *inetSocket) loadInside(b *Builder, c *connection) error {
 	domain := int(s.Domain)
 	own := ends{s.Local.mapped(domain), s.Peer.mapped(domain)}
 	if waiting, ok := b.inside[own.turned()]; ok {
-		if waiting.queue.Other != s.Domain || waiting.queue.Flags&serverEnd == c.Flags&serverEnd {
+		if waiting.queue.Other != s.Domain || waiting.queue.Flags&serverEnd == c.Flags&serverEnd ||
+			waiting.queue.Flags&otherMPTCP != 0 != (s.kind&mptcp != 0) {
 			return badImage(fault.ImageValue, s.name, "the two ends of the connection disagree")
 		}
 		delete(b.inside, own.turned())
@@ -38,8 +39,12 @@ func (s *inetSocket) loadInside(b *Builder, c *connection) error {
 	if _, twice := b.inside[own]; twice {
 		return badImage(fault.ImageValue, s.name, "connection is there twice")
 	}
-	client := endAddress{domain, s.Local, s.v6Only()}
-	server := endAddress{int(c.Other), own.peer.in(int(c.Other)), c.V6Only != 0}
+	protocol, err := b.protocolOf(c.Flags&otherMPTCP != 0)
+	if err != nil {
+		return err
+	}
+	client := endAddress{domain, s.Local, s.v6Only(), s.protocol}
+	server := endAddress{int(c.Other), own.peer.in(int(c.Other)), c.V6Only != 0, protocol}
 	if c.Flags&serverEnd != 0 {
 		server, client = client, server
 	}
@@ -102,7 +107,9 @@ func (b *Builder) finishPairs() error {
 			if err := x.s.fillFar(b, x.data); err != nil {
 				return err
 			}
-			b.setInt(x.s.open.fd, unix.SOL_SOCKET, soBufLock, 0, x.s.name)
+			if x.s.protocol == 0 { // of MPTCP there is none
+				b.setInt(x.s.open.fd, unix.SOL_SOCKET, soBufLock, 0, x.s.name)
+			}
 		}
 		p.a.settle(b, p.aQueue)
 		p.b.settle(b, p.bQueue)
@@ -118,7 +125,7 @@ func (b *Builder) finishPairs() error {
 // fillFar is fill, where the kernel allows with a buffer that holds all of it
 // for that long.
 func (s *inetSocket) fillFar(b *Builder, data []byte) error {
-	if len(data) <= plainBuffer || !b.capable(capNetAdmin) {
+	if len(data) <= plainBuffer || !b.capable(capNetAdmin) || s.protocol != 0 {
 		return s.fill(b, s.open.fd, data)
 	}
 	if err := b.Flush(); err != nil {
@@ -177,7 +184,7 @@ func (s *inetSocket) loadBroken(b *Builder, c *connection) error {
 	if room <= plainBuffer {
 		room = 0
 	}
-	made, err := b.connectAnew(s, endAddress{int(s.Domain), s.Local, s.v6Only()}, nil, room)
+	made, err := b.connectAnew(s, endAddress{int(s.Domain), s.Local, s.v6Only(), s.protocol}, nil, room)
 	if err != nil {
 		return err
 	}
@@ -203,6 +210,9 @@ func (s *inetSocket) loadBroken(b *Builder, c *connection) error {
 		b.fds.drop(made.client)
 	} else {
 		b.abort(made.client)
+	}
+	if s.protocol == protocolMPTCP {
+		s.awaitEnd(b)
 	}
 	c.Flags &^= sentFIN
 	s.settle(b, c)

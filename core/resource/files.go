@@ -64,7 +64,7 @@ var FileKinds = []*FileKind{
 	&deletedFile, &regularFile, &directory, &placeFile,
 	&device, &pty,
 	&pipe, &fifo,
-	&unixSocket, &udpSocket, &tcpSocket, &netlinkSocket, &refusedSocket,
+	&unixSocket, &udpSocket, &tcpSocket, &mptcpSocket, &netlinkSocket, &refusedSocket,
 	&external,
 	&eventfd, &signalfd, &timerfd,
 	&epoll,

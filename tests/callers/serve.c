@@ -5,7 +5,9 @@
  * connection's end to OUT.end, as the name of what read(2) said. While there
  * is a file OUT.hold it does not read.
  *
- *	serve 4|6 OUT
+ *	serve 4|6|4m|6m OUT
+ *
+ * With m it listens by MPTCP.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +41,7 @@ static int listening(const char *family, char *port)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct sockaddr_in6 b = { .sin6_family = AF_INET6, .sin6_addr = in6addr_any };
-	int six = *family == '6', on = 1, fd = socket(six ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+	int six = *family == '6', on = 1, fd = socket(six ? AF_INET6 : AF_INET, SOCK_STREAM, family[1] == 'm' ? 262 : 0);
 	socklen_t n = six ? sizeof(b) : sizeof(a);
 	struct sockaddr *name = six ? (void *)&b : (void *)&a;
 

@@ -53,10 +53,30 @@ static int temporary(const char *name)
 
 /* ---- descriptors ---- */
 
-/* MPTCP, which falls back to TCP only once it is connected. */
+/* MPTCP has no repair mode, by which what was not sent could be read. */
 static void mptcp_setup(void)
 {
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(a);
+	char page[4096] = { 0 };
+
 	fds[0] = got(socket(AF_INET, SOCK_STREAM, 262), "MPTCP");
+	fds[1] = got(socket(AF_INET, SOCK_STREAM, 262), "MPTCP");
+	check_eq(bind(fds[0], (void *)&a, n), 0);
+	check_eq(listen(fds[0], 1), 0);
+	check_eq(getsockname(fds[0], (void *)&a, &n), 0);
+	check_eq(connect(fds[1], (void *)&a, n), 0);
+	fds[2] = got(accept(fds[0], NULL, NULL), "MPTCP");
+	check_eq(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+	/* Until the other end has no room, and not just not yet got it. */
+	for (int quiet = 0; quiet < 20; quiet++) {
+		struct timespec ms = { .tv_nsec = 10000000 };
+
+		while (write(fds[1], page, sizeof(page)) > 0)
+			quiet = 0;
+		check_eq(errno, EAGAIN);
+		nanosleep(&ms, NULL);
+	}
 }
 
 static void packet_setup(void)
