@@ -30,11 +30,11 @@ var (
 )
 
 // fdChoices are the words that --fd knows; everything else is a path.
-var fdChoices = []string{resource.InheritFD, resource.NullFD, resource.CloseFD}
+var fdChoices = []string{resource.InheritFD, resource.NullFD, resource.HangupFD, resource.CloseFD}
 
 func (p *policyFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&p.fds, "fd", nil, "put something else behind a descriptor, by `N=WHAT`: inherit (crshim's own descriptor N), null (/dev/null), close, or a path; may be repeated")
+	flags.StringArrayVar(&p.fds, "fd", nil, "put something else behind a descriptor, by `N=WHAT`: inherit (crshim's own descriptor N), null (/dev/null), hangup (a pipe, socket or terminal whose other end is gone), close, or a path; may be repeated")
 	flags.StringVar(&p.files, "files", filesChoices[resource.VerifyFiles], "regular files that have changed: verify, refuse one that is shorter than it was; rollback, give back what checkpoint --save-files saved; truncate, cut off what was written since; ignore")
 	flags.StringVar(&p.tcp, "tcp", tcpChoices[resource.ResetTCP], "connections to other hosts and processes: reset, as by a fault of the network, or keep, where the kernel allows")
 	flags.StringVar(&p.ids, "ids", idsChoices[resource.ImageIDs], "user and group ids and capabilities: those of the image, or fail; caller, those of whoever restarts")
@@ -99,7 +99,7 @@ func parseFD(value string) (fd int32, what string, err error) {
 	n, err := strconv.ParseUint(number, 10, 31)
 	switch {
 	case !ok || what == "":
-		return 0, "", errors.New("not of the form N=inherit, N=null, N=close or N=PATH")
+		return 0, "", errors.New("not of the form N=inherit, N=null, N=hangup, N=close or N=PATH")
 	case err != nil:
 		return 0, "", fmt.Errorf("%q is not a descriptor number", number)
 	case slices.Contains(fdChoices, what):

@@ -41,9 +41,9 @@ func TestPolicyFlags(t *testing.T) {
 		{[]string{"--files", "truncate"}, resource.Policy{Files: resource.TruncateFiles}},
 		{[]string{"--files", "ignore"}, resource.Policy{Files: resource.IgnoreFiles}},
 		{
-			[]string{"--fd", "0=null", "--fd=7=inherit", "--fd", "9=close", "--fd", "3=log", "--fd", "4=/a=b", "--fd", "5=./null"},
+			[]string{"--fd", "0=null", "--fd=7=inherit", "--fd", "9=close", "--fd", "8=hangup", "--fd", "3=log", "--fd", "4=/a=b", "--fd", "5=./null"},
 			resource.Policy{Descriptors: map[int32]string{
-				0: resource.NullFD, 7: resource.InheritFD, 9: resource.CloseFD,
+				0: resource.NullFD, 7: resource.InheritFD, 8: resource.HangupFD, 9: resource.CloseFD,
 				3: filepath.Join(here, "log"), 4: "/a=b", 5: filepath.Join(here, "null"),
 			}},
 		},
@@ -78,7 +78,7 @@ func TestCompleteFD(t *testing.T) {
 		"":     nil,
 		"x=":   nil,
 		"3":    {"3="},
-		"3=":   {"3=inherit", "3=null", "3=close", "3=notes"},
+		"3=":   {"3=inherit", "3=null", "3=hangup", "3=close", "3=notes"},
 		"12=n": {"12=null", "12=notes"},
 	} {
 		if got, _ := completeFD(nil, nil, prefix); !slices.Equal(got, want) {

@@ -170,7 +170,7 @@ func TestRedisKeepsConnections(t *testing.T) {
 }
 
 // TestRedisUnixClient: a client from outside at a unix socket is refused, unless
-// something is to take its place.
+// something is to take its place: here what looks as if the client had left.
 func TestRedisUnixClient(t *testing.T) {
 	eachUser(t, func(t *testing.T, u user) {
 		r := startRedis(t, u)
@@ -183,7 +183,8 @@ func TestRedisUnixClient(t *testing.T) {
 			t.Fatalf("refused with %q", refused.output())
 		}
 		r.increment(c, 100)
-		r.job, r.pid = r.comeBack(1, r.job, r.pid, []string{"--external"}, []string{"--fd", about[1] + "=null"})
+		r.job, r.pid = r.comeBack(1, r.job, r.pid, []string{"--external"}, []string{"--fd", about[1] + "=hangup"})
+		r.until("the server drops the client", func() bool { return !exists(fmt.Sprintf("/proc/%d/fd/%s", r.pid, about[1])) })
 		if got, err := c.ask("PING"); err == nil {
 			t.Fatalf("a connection lives on after the server: %q", got)
 		}

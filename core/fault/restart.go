@@ -19,6 +19,7 @@ const (
 	NoSuchDescriptor  Code = 2127
 	FifoInUse         Code = 2128
 	WatchLost         Code = 2129
+	NothingToHangUp   Code = 2131
 	PIDTaken          Code = 2201
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
@@ -80,7 +81,7 @@ var restarts = []Entry{
 		"Restart it with standard descriptors of the kind that it had, such as | cat, or see the cause at the end of the line."},
 	{ExternalFile, unix.EBADF, "cannot restore {a descriptor}: it led to another process or a device",
 		"That end is not in the image, and only whoever restarts the program can say what takes its place.",
-		"Restart with --fd N=inherit, --fd N=null, --fd N=close or --fd N=PATH for this descriptor."},
+		"Restart with --fd N=inherit, --fd N=null, --fd N=hangup, --fd N=close or --fd N=PATH for this descriptor."},
 	{NotInImage, unix.EINVAL, "cannot replace {a descriptor}: the image has no such descriptor",
 		"What --fd names is put in the place of what the program had under that number, and it had nothing there.",
 		"See the descriptors of the image by crshim inspect."},
@@ -93,6 +94,9 @@ var restarts = []Entry{
 	{WatchLost, 0, "cannot have inotify watch {a file} again",
 		"The caller watches it by name, with its own rights and within its own limits (fs.inotify.max_user_watches).",
 		"See the cause at the end of the line; the file must be there, and the caller may read it."},
+	{NothingToHangUp, unix.EINVAL, "cannot hang up {a descriptor}: it was no stream with another end",
+		"Only a pipe, a socket or a terminal can be given to the program as one whose other end is gone.",
+		"Restart with --fd N=null, --fd N=close or --fd N=PATH for this descriptor."},
 	{PIDTaken, unix.EEXIST, "cannot take {the process id}: it is in use",
 		"A process, process group or session of that number exists.",
 		"Restart with --pids new, or inside a new pid namespace with crshim run --container."},

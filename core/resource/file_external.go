@@ -62,14 +62,18 @@ func maybeExternal(f *procfs.FD) bool {
 	return f.Flags&unix.O_PATH == 0 && (t == unix.S_IFIFO || t == unix.S_IFSOCK || t == unix.S_IFCHR)
 }
 
-// isTerminal goes by the major number (Documentation/admin-guide/devices.txt):
+// isTerminal tells of a character device by the major number (Documentation/admin-guide/devices.txt):
 // tty and serial lines 4, /dev/tty and console 5, pseudo terminals 136 to 143,
 // further serial lines 204, hypervisor consoles 229.
 func isTerminal(f *procfs.FD) bool {
 	if f.Type() != unix.S_IFCHR {
 		return false
 	}
-	major, minor := unix.Major(f.Rdev), unix.Minor(f.Rdev)
+	return isTerminalDevice(f.Rdev)
+}
+
+func isTerminalDevice(rdev uint64) bool {
+	major, minor := unix.Major(rdev), unix.Minor(rdev)
 	return major == 4 || major == 5 && minor <= 1 || major >= 136 && major <= 143 || major == 204 || major == 229
 }
 

@@ -51,8 +51,9 @@ type stagedOpen struct {
 	verify func(f *procfs.FD) error // what the file must be; nil for anything
 	epoll  *stagedEpoll             // what it watches, if it is an epoll instance
 
-	flags    uint32 // of the image
-	pos      int64  // of the image, if it is a regular file or directory
+	kind     image.Kind // of the image; that of its first record
+	flags    uint32     // of the image
+	pos      int64      // of the image, if it is a regular file or directory
 	attached attached
 	late     bool            // the offset is set by the commit: the kernel reads ahead there
 	external *externalRecord // what it was, or what it takes the place of, if that led outside

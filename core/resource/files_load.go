@@ -126,13 +126,18 @@ func (b *Builder) loadKind(ref object.Ref, skip bool) (*stagedOpen, error) {
 		return nil, err
 	}
 	for _, k := range FileKinds {
-		switch {
-		case k.Kind != next || k.Load == nil:
-		case skip && k.Skip != nil:
-			return k.Skip(b, ref)
-		default:
-			return k.Load(b, ref)
+		load := k.Load
+		if k.Kind != next || load == nil {
+			continue
 		}
+		if skip && k.Skip != nil {
+			load = k.Skip
+		}
+		open, err := load(b, ref)
+		if err == nil {
+			open.kind = next
+		}
+		return open, err
 	}
 	return nil, badImage(fault.ImageRecord, fmt.Sprintf("open file %d", ref), "record of kind %v", next)
 }

@@ -4,7 +4,7 @@ package resource
 // by itself. The zero value is what restart(2) does.
 type Policy struct {
 	// Descriptors says what stands behind a descriptor instead of what the
-	// image has, by its number in the image: InheritFD, NullFD, CloseFD, or an
+	// image has, by its number in the image: one of the words below, or an
 	// absolute path.
 	Descriptors map[int32]string
 	Files       FilesPolicy
@@ -17,6 +17,7 @@ type Policy struct {
 const (
 	InheritFD = "inherit" // the restarter's own descriptor of that number
 	NullFD    = "null"    // /dev/null
+	HangupFD  = "hangup"  // a stream whose other end is gone: nothing to read, EPIPE and SIGPIPE for who writes
 	CloseFD   = "close"   // nothing
 )
 

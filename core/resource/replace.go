@@ -52,7 +52,7 @@ func (r *filesRestore) openFor(b *Builder, ref object.Ref, fd int32) (open *stag
 	if err != nil || seen {
 		return open, false, err
 	}
-	open.flags, open.pos, open.external = was.flags, was.pos, was.external
+	open.kind, open.flags, open.pos, open.external = was.kind, was.flags, was.pos, was.external
 	if err := b.Objects.Add(object.OpenFile, ref, open); err != nil {
 		return nil, false, badImage(fault.ImageValue, "object", "%v", err)
 	}
@@ -84,6 +84,8 @@ func (b *Builder) replace(was *stagedOpen, fd int32, what string) (*stagedOpen, 
 			return nil, &fault.Error{Code: fault.NoSuchDescriptor, Object: fmt.Sprintf("fd %d", fd)}
 		}
 		return b.share(own), nil
+	case HangupFD:
+		return b.hangUp(was, fd)
 	case NullFD:
 		return b.openReplacement("/dev/null", was.flags&^unix.O_DIRECTORY, 0)
 	}
