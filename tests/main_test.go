@@ -44,6 +44,9 @@ func run(m *testing.M) int {
 	fds := openFDs()
 	code := m.Run()
 	left := leftovers(fds)
+	if err := dropHugePages(); err != nil {
+		left = append(left, err.Error())
+	}
 	if err := os.RemoveAll(work); err != nil {
 		left = append(left, err.Error())
 	}

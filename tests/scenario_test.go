@@ -131,6 +131,9 @@ func runScenario(t *testing.T, s scenario, w way, u user) {
 	}
 	t.Run(fmt.Sprintf("%s/%s/%s", s.name, w.name, u.name), func(t *testing.T) {
 		t.Parallel()
+		if strings.HasPrefix(s.name, "huge") {
+			addHugePages()
+		}
 		w.run(newEnv(t, u), s, w)
 	})
 }

@@ -49,6 +49,7 @@ const (
 	CallerSealed      Code = 2607
 	MemoryPolicy      Code = 2608
 	CallerMemory      Code = 2609
+	PoolEmpty         Code = 2610
 )
 
 var restarts = []Entry{
@@ -172,6 +173,9 @@ var restarts = []Entry{
 	{SegmentFailed, 0, "cannot make or attach {System V shared memory}",
 		"The segment of the image is gone, and the caller could not make it anew; or it is there and the caller may not attach it.",
 		"See the cause at the end of the line. If another segment has its key, remove that with ipcrm."},
+	{PoolEmpty, unix.ENOMEM, "cannot stage {the image}: the huge page pool has not enough pages",
+		"The process had memory of MAP_HUGETLB or MFD_HUGETLB, and the pool of this machine, or the share of it that the control group allows, has fewer free pages of that size.",
+		"Raise vm.nr_hugepages; see HugePages_Free in /proc/meminfo."},
 	{CallerMemory, unix.EBUSY, "cannot restart in {the caller}: it has asked for what the image does not have",
 		"Once asked for, it holds for all memory of the process until its end, and cannot be taken back without a trace.",
 		"Call restart from a process that was started freshly, or use crshim restart, which makes one."},

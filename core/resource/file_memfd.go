@@ -19,11 +19,12 @@ import (
 var memfd = FileKind{
 	Name:    "memfd",
 	Support: Full,
-	Note: "Name, contents with their holes, size, seals, mode; flags and offset of each open file; mappings of it. Refused if it is of " +
-		"huge pages, or another process has it, too, as far as /proc shows.",
+	Note: "Name, contents with their holes, size, seals, mode; flags and offset of each open file; mappings of it. Of huge pages as well, taken " +
+		"from the pool of the restarter. Refused if another process has it, too, as far as /proc shows.",
 	Records: []image.Spec{
 		image.Row[memfdOpenRecord](memfdOpenKind, "FD_MEMFD", image.InFiles, "an open memfd; its parent is the reference of the open file"),
 		image.Row[memfdRecord](memfdKind, "MEMFD", image.Anywhere, "a memfd, where it is met first; its parent is the reference of the file; FILE_DATA follow"),
+		image.Row[memfdPool](memfdPoolKind, "MEMFD_POOL", image.Anywhere, "the memfd is of the huge page pool; behind MEMFD"),
 	},
 	Match: func(_ *View, f *procfs.FD) bool {
 		return f.Nlink == 0 && strings.HasPrefix(f.Target, memfdPrefix) && strings.HasSuffix(f.Target, memfdSuffix)
@@ -91,13 +92,6 @@ var memfdInode = InodeKind{
 
 // refuseMemfdInode tries what the dump will do.
 func refuseMemfdInode(_ *View, c *contents, _ string) error {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(c.fd, &fs); err != nil {
-		return err
-	}
-	if fs.Type == unix.HUGETLBFS_MAGIC {
-		return errors.New("it is of huge pages")
-	}
 	_, err := unix.FcntlInt(uintptr(c.fd), unix.F_GET_SEALS, 0)
 	return err
 }
@@ -122,7 +116,32 @@ func dumpMemfdInode(s *Saver, c *contents, ref object.Ref, name string) error {
 	if err := s.W.Put(uint32(ref), &memfdRecord{Size: uint64(st.Size), Seals: uint32(seals), Mode: st.Mode & 0o7777, Name: name}); err != nil {
 		return err
 	}
+	page, err := c.poolPage()
+	if err != nil {
+		return err
+	}
+	if page != 0 {
+		if err := s.W.Put(0, &memfdPool{PageSize: page}); err != nil {
+			return err
+		}
+		c.alone = false // hugetlbfs does not tell holes
+	}
 	return c.dump(s.W, uint32(ref))
+}
+
+// poolPage is the size of its pages if it is of the huge page pool, else 0.
+func (c *contents) poolPage() (uint64, error) {
+	if c.view != nil {
+		return 0, nil // which cannot be had of one
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(c.fd, &fs); err != nil {
+		return 0, fmt.Errorf("ask for its file system: %w", err)
+	}
+	if fs.Type != unix.HUGETLBFS_MAGIC {
+		return 0, nil
+	}
+	return uint64(fs.Bsize), nil
 }
 
 func loadMemfd(b *Builder, ref object.Ref) (*stagedOpen, error) {
@@ -167,10 +186,25 @@ func makeMemfd(b *Builder, ref object.Ref) (carriedInode, error) {
 	if rec.Seals&unix.F_SEAL_EXEC != 0 {
 		flags |= unix.MFD_NOEXEC_SEAL // Linux 6.3, as the seal
 	}
+	page, err := loadMemfdPool(b, rec)
+	if err != nil {
+		return nil, err
+	}
+	if page != 0 {
+		flags |= unix.MFD_HUGETLB | poolFlags(page)
+	}
+	if err := b.checkFileSize(memfdPrefix+rec.Name, rec.Size); err != nil {
+		return nil, err
+	}
 	p := b.Stage()
 	made := b.nameless(p.MemfdCreate(rec.Name, flags), memfdPrefix+rec.Name)
 	b.Expect(p.Ftruncate(made.fd, int64(rec.Size)), fault.FileState, made.path)
-	if err := b.loadContents(made.fd, rec.Size, made.path); err != nil {
+	if page != 0 {
+		err = b.fillPool(made, rec.Size, page)
+	} else {
+		err = b.loadContents(made.fd, rec.Size, made.path)
+	}
+	if err != nil {
 		return nil, err
 	}
 	b.Expect(b.Stage().Call(unix.SYS_FCHMOD, made.fd, tracer.Imm(rec.Mode&0o7777)), fault.FileState, made.path)
@@ -184,4 +218,20 @@ func makeMemfd(b *Builder, ref object.Ref) (carriedInode, error) {
 		return nil, badImage(fault.ImageValue, made.path, "%v", err)
 	}
 	return file, nil
+}
+
+// loadMemfdPool reads the size of its pages, 0 if it is not of the huge page pool.
+func loadMemfdPool(b *Builder, of *memfdRecord) (uint64, error) {
+	kind, err := b.R.Peek()
+	if err != nil || kind != memfdPoolKind {
+		return 0, err
+	}
+	rec, _, err := image.Expect[memfdPool](b.R)
+	if err != nil {
+		return 0, err
+	}
+	if !poolPage(rec.PageSize) || of.Size%rec.PageSize != 0 {
+		return 0, badImage(fault.ImageValue, memfdPrefix+of.Name, "%d bytes in pages of %d", of.Size, rec.PageSize)
+	}
+	return rec.PageSize, nil
 }

@@ -102,7 +102,7 @@ func (k *InodeKind) refuseMapped(v *View, m *procfs.Mapping) error {
 	switch {
 	case err == nil:
 		err = errors.Join(k.Refuse(v, c, linkText(m)), c.close())
-	case errors.Is(err, unix.EPERM) && (k == &deletedInode || v.viewable(mappedID(m)) != nil):
+	case errors.Is(err, unix.EPERM) && m.Flags&procfs.VMHugeTLB == 0 && (k == &deletedInode || v.viewable(mappedID(m)) != nil):
 		err = nil // by what is mapped of it
 	}
 	if err != nil {

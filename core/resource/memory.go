@@ -15,7 +15,8 @@ var memory = Part{
 		"PR_SET_MEMORY_MERGE, the core dump filter. Files without a name (memfd_create, shm_open and unlink, deleted) and what no mapping " +
 		"shows of shared memory are in the image, once. System V shared memory with contents, key and mode; its id where " +
 		"/proc/sys/kernel/shm_next_id may be written, else a warning tells the new one; a segment that is still there and unused is taken " +
-		"back to its contents. Refused: what another process shares, as far as /proc shows; hugetlbfs; ranges of userfaultfd; secret memory. " +
+		"back to its contents. Memory of the huge page pool, taken from the pool of the restarter. Refused: what another process shares, as far as " +
+		"/proc shows; named files of hugetlbfs, SHM_HUGETLB and shared memory of the pool that is mapped in parts; ranges of userfaultfd; secret memory. " +
 		"An ordinary user's shared memory without a descriptor is searched page by page, untouched ones too.",
 	Records: []image.Spec{
 		image.Row[exeRecord](exeKind, "EXE", image.InMM, "the file that the program was started from"),
@@ -23,6 +24,7 @@ var memory = Part{
 		image.Row[mmMore](mmMoreKind, "MM_MORE", image.InMM, "what holds for the address space as a whole", image.Times(image.AtMostOncePerTask)),
 		image.Row[pkeysRecord](pkeysKind, "PKEYS", image.InMM, "protection keys; none if none is in use"),
 		image.Row[vmaMore](vmaMoreKind, "VMA_MORE", image.InMM, "what the 2009 record of a mapping has no room for; follows it where it is needed"),
+		image.Row[vmaPool](vmaPoolKind, "VMA_POOL", image.InMM, "the mapping is of the huge page pool; behind VMA_MORE"),
 		image.Row[sysvRecord](sysvKind, "SYSV_SHM", image.InMM, "System V shared memory, where it is met first; its parent is its reference; FILE_DATA follow"),
 		image.Row[guardRecord](guardKind, "VMA_GUARD", image.InMM, "guard ranges within the mapping (MADV_GUARD_INSTALL)"),
 	},
@@ -93,6 +95,7 @@ var rawFlags = []struct {
 	{procfs.VMDontExpand, image.VMDontExpand},
 	{procfs.VMAccount, image.VMAccount},
 	{procfs.VMNoReserve, image.VMNoReserve},
+	{procfs.VMHugeTLB, image.VMHugeTLB},
 	{procfs.VMSync, image.VMSync},
 	{procfs.VMWipeOnFork, image.VMWipeOnFork},
 	{procfs.VMDontDump, image.VMDontDump},

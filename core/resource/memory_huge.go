@@ -94,7 +94,7 @@ func (n *nursery) suits(m *stagedMapping) bool {
 	const readWrite = image.VMRead | image.VMWrite
 	access := m.vma.Flags & (readWrite | image.VMExec)
 	return n.uffd != nil && m.private() && m.vma.Type == image.VMAAnon && (m.open || access == readWrite) &&
-		m.vma.Flags&(image.VMExec|image.VMNoHugePage|image.VMHugePage|image.VMGrowsDown) == 0
+		m.vma.Flags&(image.VMExec|image.VMNoHugePage|image.VMHugePage|image.VMHugeTLB|image.VMGrowsDown) == 0
 }
 
 // register lets pages be moved into a mapping, until unregister.

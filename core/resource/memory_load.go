@@ -195,6 +195,9 @@ func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMap
 		}
 		m.more = *more
 	}
+	if err := m.loadPool(b); err != nil {
+		return nil, err
+	}
 	if err := m.loadPolicy(b); err != nil {
 		return nil, err
 	}

@@ -59,6 +59,12 @@ func (*memorySave) Survey(v *View) fault.List {
 				refuse(fault.MemoryUnreadable, "shared memory that is swapped out")
 			}
 			shared[mappedID(m)] = m
+		case procfs.SpecialHugeTLB:
+			if why := refusePool(v, m); why != "" {
+				refuse(fault.MemoryHugetlb, why)
+			} else if m.Perms.Shared {
+				shared[mappedID(m)] = m
+			}
 		}
 	}
 	if len(shared) > 0 && !v.Self {
@@ -79,13 +85,11 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 		return 0
 	case procfs.SpecialVSyscall:
 		return 0
-	case procfs.SpecialHugeTLB:
-		return fault.MemoryHugetlb
 	case procfs.SpecialUprobes, procfs.SpecialAIO, procfs.SpecialOther:
 		return fault.MemorySpecial
 	}
 	switch f := m.Flags; {
-	case f&procfs.VMHugeTLB != 0:
+	case f&procfs.VMHugeTLB != 0 && m.Special() != procfs.SpecialHugeTLB && m.Special() != procfs.SpecialMemfd:
 		return fault.MemoryHugetlb
 	case m.Name == "/secretmem" && m.Deleted:
 		return fault.MemorySecret
@@ -216,7 +220,8 @@ func (s *memorySave) dumpMM(d *Saver, count int) error {
 }
 
 func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
-	file := m.Inode != 0 && !isSharedAnon(m)
+	pool := m.Flags&procfs.VMHugeTLB != 0
+	file := m.Inode != 0 && !isSharedAnon(m) && m.Special() != procfs.SpecialHugeTLB
 	vma := image.VMA{
 		Type:  image.VMAAnon,
 		Start: uint64(m.Start), End: uint64(m.End),
@@ -253,8 +258,17 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		ref, first = d.Objects.Add(object.Inode, mappedID(m))
 		more.Objref = uint32(ref)
 	}
+	if pool && !file && m.Perms.Shared {
+		ref, _ := d.Objects.Add(object.SharedMemory, mappedID(m))
+		more.Objref, more.Size = uint32(ref), m.Len()
+	}
 	if more != (vmaMore{}) {
 		if err := d.W.Put(0, &more); err != nil {
+			return err
+		}
+	}
+	if pool {
+		if err := d.W.Put(0, &vmaPool{PageSize: m.KernelPageSize}); err != nil {
 			return err
 		}
 	}
@@ -282,6 +296,9 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		return s.dumpVDSO(d, m)
 	}
 	pages, err := worthSaving(pagemap, m)
+	if pool && !file && m.Perms.Shared {
+		pages, err = poolContents(d, pagemap, m)
+	}
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type stagedMapping struct {
 	touched    bool // it has had pages
 	guards     []procfs.Range
 	policy     policyRecord
+	pool       uint64 // size of its pages if it is of the huge page pool, else 0
 }
 
 // check refuses what no checkpoint has written.
@@ -48,6 +49,8 @@ func (m *stagedMapping) check() error {
 	case v.Type == image.VMAAnon && !m.private() &&
 		(m.more.Objref == 0 || m.more.Size > 1<<47 || m.more.Size < (v.Pgoff+m.final.Pages())*procfs.PageSize):
 		return bad("shared object")
+	case m.checkPool() != "":
+		return bad(m.checkPool())
 	case m.more.IDLen > uint32(len(m.more.BuildID)):
 		return bad("build id")
 	case !m.private() && v.Flags&image.VMGrowsDown != 0:
@@ -88,14 +91,16 @@ func (r *memoryRestore) place(b *Builder, m, last *stagedMapping) error {
 	if !b.Layout.Claim(m.final) {
 		return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "overlaps another or lies outside of user space")
 	}
-	if vacant && !(last != nil && last.wouldMerge(m)) {
+	below := m.below()
+	if vacant && below == 0 && !(last != nil && last.wouldMerge(m)) {
 		m.at = m.final
 		return nil
 	}
-	at, ok := b.Layout.Find(m.final.Len(), m.final.Start, hugePage)
+	at, ok := b.Layout.Find(below+m.final.Len(), m.final.Start-procfs.Addr(below), m.align())
 	if !ok {
 		return &fault.Error{Code: fault.StageRoom, Object: fmt.Sprintf("mapping %v", m.final)}
 	}
+	at.Start += procfs.Addr(below) // what lies before it is dropped as soon as it is mapped
 	b.Layout.Occupy(at)
 	m.at = at
 	r.mapped = append(r.mapped, m)
@@ -126,7 +131,7 @@ func (r *memoryRestore) clear(b *Builder, final procfs.Range) error {
 		if err := b.R.Drain(); err != nil { // the checksum may be reading there
 			return err
 		}
-		to, ok := b.Layout.Find(m.at.Len(), m.final.Start, hugePage)
+		to, ok := b.Layout.Find(m.at.Len(), m.final.Start, m.align())
 		if !ok || to.Overlaps(final) {
 			return &fault.Error{Code: fault.StageRoom, Object: fmt.Sprintf("mapping %v", m.final)}
 		}
@@ -165,6 +170,11 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 			return err
 		}
 		row = b.Stage().Mmap(m.at, prot, flags, f.fd, m.vma.Pgoff*procfs.PageSize)
+	case m.pool != 0:
+		var err error
+		if row, err = m.stagePool(b, prot); err != nil {
+			return err
+		}
 	case m.private():
 		row = b.Stage().Mmap(m.at, prot, flags|unix.MAP_ANONYMOUS, tracer.FD(-1), 0)
 	default:
@@ -174,6 +184,9 @@ func (r *memoryRestore) stage(b *Builder, m *stagedMapping) error {
 		}
 		row = b.secondView(base, m)
 		m.open = prot != unix.PROT_READ|unix.PROT_WRITE
+	}
+	if m.pool != 0 {
+		b.Expect(row, fault.PoolEmpty, object)
 	}
 	b.Expect(row, fault.StageMemory, object)
 	if m.policy.Mode != mpolDefault {

@@ -416,10 +416,12 @@ static void semaphore_verify(int cycle)
 
 static void hugetlb_setup(void)
 {
-	region = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	/* Shared, and in two mappings, which nobody can make again. */
+	region = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (region == MAP_FAILED)
-		needs("pages in the huge page pool");
+		needs("huge pages (vm.nr_hugepages)");
+	check_eq(mprotect((char *)region + (2 << 20), 2 << 20, PROT_READ), 0);
 	fill(region, 1 << 16, 1);
 }
 
