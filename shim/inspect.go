@@ -12,6 +12,7 @@ import (
 	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/resource"
 )
 
 func newInspectCommand() *cobra.Command {
@@ -19,7 +20,8 @@ func newInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Show what is in an image",
-		Long: `Show the records of an image as a tree, with the contents of memory summed up. IMAGE is a file, or - for standard
+		Long: `Show the records of an image as a tree, with the contents of memory summed up, and behind it the descriptors that lead
+out of it, with what a restart does about each. IMAGE is a file, or - for standard
 input; it is read once, from front to back. What can be read of a damaged image is shown before the error.`,
 		Example: "  crshim inspect img\n  ssh host cat img | crshim inspect --json -",
 		Args:    cobra.ExactArgs(1),
@@ -32,7 +34,7 @@ input; it is read once, from front to back. What can be read of a damaged image 
 			case asJSON:
 				writeErr = writeJSON(cmd.OutOrStdout(), v.json(err))
 			default:
-				writeErr = v.writeTree(cmd.OutOrStdout())
+				writeErr = errors.Join(v.writeTree(cmd.OutOrStdout()), v.writeOutside(cmd.OutOrStdout()))
 			}
 			return errors.Join(err, writeErr)
 		},
@@ -49,6 +51,8 @@ type inspection struct {
 	Pages   uint64         // whose contents are in the image
 	Size    int64          // bytes from HEAD to TAIL, or to where reading ended
 	Whole   bool           // TAIL was reached and the checksum is right
+
+	Outwards resource.Outwards // descriptors that lead out of it
 
 	pageSize int64
 	run      uint64 // pages met since the last mapping
@@ -132,6 +136,7 @@ func imageFault(name string, err error) error {
 // add takes one record. Runs of pages become one line for each mapping, which the empty run at their end closes.
 func (v *inspection) add(r *image.Reader, depth int, rec *image.Record) error {
 	depth = v.place(depth, rec)
+	v.Outwards.Add(rec.Parent, rec.Value)
 	row := inspected{Depth: depth, Name: rec.Name(), Kind: rec.Kind, Offset: rec.Offset, Parent: rec.Parent, Fields: image.Fields(rec.Value), Trailer: rec.Trailer}
 	switch value := rec.Value.(type) {
 	case *image.HeadArch:

@@ -17,6 +17,7 @@ type inspectReport struct {
 	Pages   uint64          `json:"pages"`      // whose contents it holds
 	Page    int64           `json:"page_bytes"` // of one page
 	Records []inspectRecord `json:"records"`
+	Outside []outsideRow    `json:"outside"` // descriptors that lead out of the image
 }
 
 type inspectRecord struct {
@@ -35,6 +36,7 @@ func (v *inspection) json(err error) inspectReport {
 	if err != nil {
 		r.Error = err.Error()
 	}
+	r.Outside = v.outside()
 	for _, rec := range v.Records {
 		row := inspectRecord{Name: rec.Name, Kind: int(rec.Kind), Depth: rec.Depth, Offset: rec.Offset, Parent: rec.Parent, Trailer: rec.Trailer, Fields: map[string]string{}}
 		for _, f := range rec.Fields {

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -26,8 +27,9 @@ type verdict struct {
 
 type verifyReport struct {
 	report
-	OK     bool      `json:"ok"`
-	Checks []verdict `json:"checks"`
+	OK      bool         `json:"ok"`
+	Checks  []verdict    `json:"checks"`
+	Outside []outsideRow `json:"outside"` // descriptors that lead out of the image
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -37,7 +39,8 @@ func newVerifyCommand() *cobra.Command {
 		Short: "Check an image, and whether it can be restarted here",
 		Long: `Read an image from front to back and check its structure and its checksum. Then say what of this machine would
 stop a restart: another architecture, page size or vdso, processor state that is missing, files that cannot be
-opened by the user who asks. IMAGE is a file, or - for standard input.
+opened by the user who asks. At the end stand the descriptors that lead out of the image, and which of them crshim
+restart has to be told about by --fd. IMAGE is a file, or - for standard input.
 
 The exit status is 0 if nothing was found.`,
 		Example: "  crshim verify img && crshim restart img",
@@ -54,10 +57,14 @@ The exit status is 0 if nothing was found.`,
 				err = faults.Err()
 			}
 			r.OK = err == nil
+			r.Outside = v.outside()
 			var writeErr error
-			if asJSON {
+			switch {
+			case asJSON:
 				writeErr = writeJSON(cmd.OutOrStdout(), r)
-			} else {
+			case v.Whole:
+				writeErr = errors.Join(r.write(cmd.OutOrStdout()), v.writeOutside(cmd.OutOrStdout()))
+			default:
 				writeErr = r.write(cmd.OutOrStdout())
 			}
 			if writeErr != nil {
@@ -96,7 +103,8 @@ func (v *inspection) verify() ([]verdict, fault.List) {
 	if !files.OK {
 		files.Code, files.Detail = fault.FileOpen.String(), fmt.Sprintf("%d of %d names cannot be opened", len(missing), names)
 	}
-	return append(checks, machine, files), append(faults, missing...)
+	outside := verdict{Name: "leads outside", OK: true, Detail: fmt.Sprintf("descriptors: %d, of which --fd is needed for %d", len(v.Outwards.List), needed(v.Outwards.List))}
+	return append(checks, machine, files, outside), append(faults, missing...)
 }
 
 // machineFault is what a restart would say before it looks at anything else.

@@ -1,9 +1,11 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +47,7 @@ func TestHangup(t *testing.T) {
 			e.start(streams{}, e.crshim, "checkpoint", "--external", "--kill", strconv.Itoa(pid), "-o", e.nth("img", n)).ends("exit status 0")
 			j.ends("signal: killed")
 			if n == 1 {
+				e.names(e.nth("img", n), []string{"7 pipe read", "8 pipe write", "10 socket read and write", "15 terminal read and write"})
 				refused := e.start(streams{}, append(append([]string{e.crshim, "restart"}, flags...), "--fd", "14=hangup", e.nth("img", n))...)
 				refused.ends("exit status 125")
 				if text := refused.output(); !strings.Contains(text, "CR2131") || !strings.Contains(text, "fd 14") {
@@ -74,6 +77,45 @@ func TestHangup(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+// names looks which descriptors verify and inspect say that --fd has to be about.
+func (e *env) names(image string, want []string) {
+	e.Helper()
+	for _, verb := range []string{"verify", "inspect"} {
+		out, err := exec.Command(e.crshim, verb, "--json", image).Output()
+		if err != nil {
+			e.Fatalf("%s: %v", verb, err)
+		}
+		var report struct {
+			Outside []struct {
+				FD           int
+				What, Access string
+				Say          []string `json:"say_fd"`
+			}
+		}
+		if err := json.Unmarshal(out, &report); err != nil {
+			e.Fatalf("%s: %v", verb, err)
+		}
+		var got []string
+		for _, o := range report.Outside {
+			if len(o.Say) > 0 {
+				got = append(got, fmt.Sprintf("%d %s %s", o.FD, o.What, o.Access))
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			e.Errorf("%s (-want +got):\n%s", verb, diff)
+		}
+		text, err := exec.Command(e.crshim, verb, image).Output()
+		if err != nil {
+			e.Fatalf("%s: %v", verb, err)
+		}
+		for _, line := range []string{"crshim restart --fd 7=inherit|null|hangup|close|PATH", " TCP connection "} {
+			if !strings.Contains(string(text), line) {
+				e.Errorf("%s: %q is missing from:\n%s", verb, line, text)
+			}
+		}
+	}
 }
 
 // terminalName makes a terminal that the test's user may open.
