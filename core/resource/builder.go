@@ -64,6 +64,7 @@ type Builder struct {
 
 	sched     callerScheduling
 	sandbox   loadedSandbox
+	stopped   bool         // it is to be stopped, as by SIGSTOP
 	queued    uint64       // signals to be pending
 	moreFiles bool         // the soft limit on descriptors is raised to the hard one
 	oldLimit  procfs.Range // where the undo of that finds what it was

@@ -3,6 +3,8 @@ package resource
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crshim/crshim/tracer"
 )
 
@@ -59,6 +61,10 @@ func (b *Builder) finish(p *tracer.Program) error {
 				return fmt.Errorf("prepare commit of %s: %w", Parts[i].Name, err)
 			}
 		}
+	}
+	if b.stopped {
+		// While we trace it the signal waits for the end of our work.
+		p.Call(unix.SYS_KILL, tracer.Imm(uint64(b.VPID)), tracer.Int(int(unix.SIGSTOP)))
 	}
 	return b.finishThread(b.Threads[0], p)
 }

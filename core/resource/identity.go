@@ -79,7 +79,7 @@ func (i *identitySave) Dump(s *Saver) error {
 	switch {
 	case s.Self:
 		task.State = taskRunning
-	case s.Stat.State == 'T':
+	case s.Stopped:
 		task.State = taskStopped
 	}
 	if err := s.W.Put(0, &task); err != nil {
@@ -126,6 +126,9 @@ func (r *identityRestore) Load(b *Builder) error {
 		return err
 	}
 	r.comm = comm.Text
+	if b.stopped = task.State == taskStopped; b.stopped {
+		b.Warn("the process was stopped when it was saved, as by SIGSTOP, and is stopped again: kill -CONT lets it go on")
+	}
 	rec, _, err := image.Expect[identityRecord](b.R)
 	if err != nil {
 		return err

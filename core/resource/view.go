@@ -35,6 +35,8 @@ type View struct {
 	// External has what leads to others saved as no more than a place that
 	// something else takes at restart, instead of refused.
 	External bool
+	// Stopped tells whether it is stopped as by SIGSTOP; CheckStopped finds out.
+	Stopped bool
 	// Running leaves the descriptors out of a survey: they change while we look
 	// at one after the other, so that what is seen of them need never have been.
 	Running bool
@@ -191,8 +193,12 @@ func (v *View) Survey() fault.List {
 }
 
 // CheckStopped names what only the stopped task shows: the architecture that
-// it is running in, and calls that the kernel does not make for it.
+// it is running in, and calls that the kernel does not make for it. It comes
+// before anything is done in the task.
 func (v *View) CheckStopped(e *tracer.Tracee) error {
+	if stop, ok := e.Stopped(); ok && stop.GroupStop() {
+		v.Stopped = true
+	}
 	regs, err := e.Regs()
 	if err != nil {
 		return fmt.Errorf("read registers of %s: %w", v.Name(), err)
