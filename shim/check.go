@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +35,7 @@ type blocker struct {
 func newCheckCommand() *cobra.Command {
 	var asJSON, external bool
 	cmd := &cobra.Command{
-		Use:   "check [flags] PID",
+		Use:   "check [flags] PID|NAME",
 		Short: "Say what keeps a running process from being saved",
 		Long: `List everything about the process PID that cannot be saved, each with its reason and a remedy, as a checkpoint would
 refuse it. The process is not disturbed: nothing is stopped, /proc is read. What only the stopped process can tell is
@@ -46,9 +45,9 @@ The exit status is 0 if nothing was found.`,
 		Example: "  crshim check 3493 && crshim checkpoint 3493 -o img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			pid, err := strconv.Atoi(args[0])
-			if err != nil || pid <= 0 {
-				return usageError{cmd: cmd, err: fmt.Errorf("%q is not a process id", args[0])}
+			pid, err := targetArgument(cmd, args[0])
+			if err != nil {
+				return err
 			}
 			r, err := check(pid, external)
 			if err != nil {
@@ -64,7 +63,7 @@ The exit status is 0 if nothing was found.`,
 			}
 			return err
 		},
-		ValidArgsFunction: completePIDs,
+		ValidArgsFunction: completeTargets,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	cmd.Flags().BoolVar(&external, "external", false, "as for crshim checkpoint --external: leave out what leads to other processes and devices")

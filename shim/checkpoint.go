@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -23,10 +22,11 @@ func newCheckpointCommand() *cobra.Command {
 	var output string
 	var leave, stop, kill, external, saveFiles bool
 	cmd := &cobra.Command{
-		Use:     "checkpoint [flags] -o FILE PID",
+		Use:     "checkpoint [flags] -o FILE PID|NAME",
 		Aliases: []string{"ck"},
 		Short:   "Save a process to an image",
-		Long: `Save the process PID to FILE. It is stopped for the time that this takes, and then goes on as it was.
+		Long: `Save the process PID to FILE. It is stopped for the time that this takes, and then goes on as it was. The NAME of a
+container (crshim ps) stands for its first process.
 
 An image appears under its name only when it is complete and on disk. With "-o -" it goes to standard output, which must not be a terminal.
 
@@ -39,9 +39,9 @@ those that are open for writing, and crshim restart --files rollback puts that b
   crshim checkpoint --kill 3493 -o - | ssh host crshim restart -`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			pid, err := strconv.Atoi(args[0])
-			if err != nil || pid <= 0 {
-				return usageError{cmd: cmd, err: fmt.Errorf("%q is not a process id", args[0])}
+			pid, err := targetArgument(cmd, args[0])
+			if err != nil {
+				return err
 			}
 			then := core.LeaveRunning
 			switch {
@@ -52,7 +52,7 @@ those that are open for writing, and crshim restart --files rollback puts that b
 			}
 			return checkpoint(cmd.ErrOrStderr(), output, core.CheckpointRequest{PID: core.PID(pid), Then: then, External: external, SaveFiles: saveFiles})
 		},
-		ValidArgsFunction: completePIDs,
+		ValidArgsFunction: completeTargets,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&output, "output", "o", "", "write the image to `FILE`, or to standard output with -")

@@ -7,24 +7,12 @@ package shim
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vector.h"
+
 extern char **environ;
-
-static char **new_vector(int n) { return calloc(n + 1, sizeof(char *)); }
-
-static void set_vector(char **v, int i, char *s) { v[i] = s; }
-
-static char **behind_first(char **v) { return v + 1; }
-
-static void free_vector(char **v)
-{
-	for (int i = 0; v[i]; i++)
-		free(v[i]);
-	free(v);
-}
 
 struct child {
 	const char *path;

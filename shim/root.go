@@ -66,7 +66,7 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupRun, newRunCommand(), newCCCommand(), newCFlagsCommand())
+	add(groupRun, newRunCommand(), newPSCommand(), newFreezeCommand(), newThawCommand(), newCCCommand(), newCFlagsCommand())
 	add(groupCheckpoint, newCheckpointCommand(), newRestartCommand())
 	add(groupLook, newCheckCommand(), newInspectCommand(), newDiffCommand(), newVerifyCommand())
 	add(groupHelp, newDoctorCommand(), newExplainCommand(), newVersionCommand(), newManCommand(), newDocsCommand())

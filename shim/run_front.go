@@ -26,15 +26,21 @@ type front struct {
 	pending bool     // how the restart went is not known yet
 	settled bool     // CMD is what it is to be
 	served  bool     // a supervisor handles the calls of CMD
+	name    string   // of the container, if CMD is in one
 
 	// While CMD is stopped by a signal, what the front's action for it was.
 	stoppedBy unix.Signal
 	action    sigaction
 }
 
-// runCommand runs CMD and returns its wait status.
-func runCommand(log logConfig, command []string) (unix.WaitStatus, error) {
-	return launch(&stageConfig{Start: stateAtStart(), Log: log}, command, nil)
+// runCommand runs CMD, in a container if there is to be one, and returns its wait status.
+func runCommand(log logConfig, container *containerConfig, command []string) (unix.WaitStatus, error) {
+	if container != nil {
+		if err := container.list(command[0]); err != nil {
+			return 0, err
+		}
+	}
+	return launch(&stageConfig{Start: stateAtStart(), Log: log, Container: container}, command, nil)
 }
 
 // launch starts the stages and returns the wait status of CMD, which in a restart the image is to fill.
@@ -67,10 +73,13 @@ func launch(config *stageConfig, command []string, r *restart) (unix.WaitStatus,
 	}
 	theirs.close()
 	config.Restart.release()
-	if err := errors.Join(unix.Close(self), dropInherited(lastNull)); err != nil {
+	if err := errors.Join(unix.Close(self), config.Container.release(), dropInherited(lastNull)); err != nil {
 		return 0, err
 	}
 	f := &front{report: ours, pidfd: -1, signals: signals, restart: r, pending: r != nil, settled: r == nil, served: config.filtered()}
+	if config.Container != nil {
+		f.name = config.Container.Name
+	}
 	if r != nil {
 		go r.run()
 	}
@@ -141,7 +150,11 @@ func (f *front) mirror(child int) (unix.WaitStatus, error) {
 
 // noteEnd says so if the supervisor was killed: the calls of CMD fail without another reason.
 func (f *front) noteEnd(supervisor unix.WaitStatus) {
-	if supervisor.Signaled() && f.served {
+	switch {
+	case !supervisor.Signaled() || !f.served:
+	case f.name != "":
+		printError(os.Stderr, &fault.Error{Code: fault.ContainerLost, Object: f.name})
+	default:
 		printError(os.Stderr, &fault.Error{Code: fault.SupervisorLost, Object: fmt.Sprintf("pid %d", f.pid)})
 	}
 }

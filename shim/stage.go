@@ -43,6 +43,8 @@ type stageConfig struct {
 	Log    logConfig
 	// Restart is nil for `crshim run`.
 	Restart *restartConfig `json:",omitempty"`
+	// Container is nil if CMD runs among the other processes.
+	Container *containerConfig `json:",omitempty"`
 }
 
 // filtered tells whether CMD is under a filter of ours.
@@ -98,6 +100,9 @@ func (c *stageConfig) keep(f func(fd int)) {
 	fds := []int{int(c.Report), c.Front, int(c.Hand)}
 	if c.Restart != nil {
 		fds = append(fds, int(c.Restart.Hold))
+	}
+	if c.Container != nil {
+		fds = append(fds, c.Container.Listed)
 	}
 	for _, fd := range fds {
 		if fd > 0 {

@@ -20,6 +20,11 @@ func becomeCommand(config *stageConfig, command []string) error {
 	if config.Restart != nil {
 		return becomeBlank(config)
 	}
+	if config.Container != nil {
+		if err := config.Container.enter(); err != nil {
+			return err
+		}
+	}
 	path, err := findCommand(command[0])
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ func supervise(config *stageConfig, command []string) error {
 	}
 	theirs.close()
 	config.Restart.release()
-	if err := unix.Close(config.Front); err != nil {
+	if err := errors.Join(unix.Close(config.Front), config.Container.release()); err != nil {
 		return fmt.Errorf("close pidfd: %w", err)
 	}
 	if err := detach(1); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -20,6 +21,9 @@ type parent struct {
 	hand   socket
 	front  int // pidfd
 	pid    int // of CMD
+	child  int // the same, but for the first process of a container
+
+	container *containerParent // nil without
 
 	mu      sync.Mutex
 	stops   uint64      // how often CMD has stopped; protected by mu
@@ -36,7 +40,7 @@ func beParent(config *stageConfig, command []string) error {
 	p := &parent{report: config.Report, hand: config.Hand, front: config.Front}
 	next := *config
 	next.Front = 0
-	pid, pidfd, err := startCommand(&next, command)
+	pid, pidfd, err := p.startCommand(&next, command)
 	if err != nil {
 		return err
 	}
@@ -58,15 +62,37 @@ func beParent(config *stageConfig, command []string) error {
 	}
 	outliveSignals()
 	go p.obey()
-	return p.wait()
+	if p.container == nil {
+		return p.wait()
+	}
+	if p.container.first.reports >= 0 {
+		go p.watch()
+	}
+	go p.endWithSupervisor()
+	err = p.wait()
+	core.ForgetFrozen(procfs.PID(p.container.first.pid))
+	return errors.Join(err, p.container.config.unlist(p.container.first))
 }
 
 // startCommand starts the process that becomes CMD.
-func startCommand(config *stageConfig, command []string) (pid, pidfd int, err error) {
-	if config.Restart != nil {
-		return startBlank(config)
+func (p *parent) startCommand(config *stageConfig, command []string) (pid, pidfd int, err error) {
+	switch {
+	case config.Container != nil:
+		p.container = &containerParent{config: config.Container}
+		alone := *config.Container
+		alone.Listed, config.Container = 0, &alone
+		first, err := startContainer(config, command, func(f *firstProcess) error { return p.container.config.tell(f, command) })
+		if err != nil {
+			return 0, -1, errors.Join(err, p.container.config.unlist(&firstProcess{}))
+		}
+		p.container.first, p.child = first, first.pid
+		return first.command, first.pidfd, nil
+	case config.Restart != nil:
+		pid, pidfd, err = startBlank(config)
+	default:
+		pid, err = spawn(stageExec, config, command, &syscall.SysProcAttr{PidFD: &pidfd})
 	}
-	pid, err = spawn(stageExec, config, command, &syscall.SysProcAttr{PidFD: &pidfd})
+	p.child = pid
 	return pid, pidfd, err
 }
 
@@ -82,8 +108,13 @@ func (p *parent) wait() error {
 			return nil
 		case err != nil:
 			return fmt.Errorf("wait for %d: %w", p.pid, err)
-		case pid != p.pid:
+		case pid != p.child:
 			continue
+		case p.pid != p.child && (status.Stopped() || status.Continued()):
+			continue // somebody has stopped the init; CMD runs on
+		}
+		p.mu.Lock()
+		switch {
 		case status.Stopped():
 			p.stop(status.StopSignal())
 		case status.Continued():
@@ -91,22 +122,22 @@ func (p *parent) wait() error {
 		default:
 			p.end(status)
 		}
+		p.mu.Unlock()
 	}
 }
 
 // stop tells the front that CMD has stopped. The front answers that it is ready, and only then is sent the signal: its
 // stop and the SIGCONT that ends it come from one sender, this one, and so in the right order.
+//
+// mu is held.
 func (p *parent) stop(sig unix.Signal) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.stops++
 	p.stopped = sig
 	p.tell(notice{Kind: noticeStopped, Signal: sig, Seq: p.stops})
 }
 
+// goOn tells the front that CMD goes on. mu is held.
 func (p *parent) goOn() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.stopped = 0
 	p.signalFront(unix.SIGCONT)
 	p.tell(notice{Kind: noticeContinued})
@@ -118,9 +149,7 @@ func (p *parent) obey() {
 		r, _, err := p.report.receive()
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				for _, failure := range failuresOf(err) {
-					p.tell(notice{Kind: noticeFailed, Failure: failure})
-				}
+				p.fail(err)
 			}
 			return // the front is gone
 		}
@@ -132,11 +161,9 @@ func (p *parent) obey() {
 	}
 }
 
-// end tells everybody that CMD has ended, and whether other tasks go on.
+// end tells everybody that CMD has ended, and whether other tasks go on. mu is held.
 func (p *parent) end(status unix.WaitStatus) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := notice{Kind: noticeEnded, Status: status, Remain: p.reap()}
+	r := notice{Kind: noticeEnded, Status: p.status(status), Remain: p.reap()}
 	// A supervisor that was killed needs not be told.
 	if p.hand > 0 {
 		_ = p.hand.send(r)
@@ -146,7 +173,7 @@ func (p *parent) end(status unix.WaitStatus) {
 		p.signalFront(unix.SIGCONT)
 	}
 	p.tell(r)
-	p.pid = -1
+	p.pid, p.child = -1, -1
 }
 
 // reap collects the orphans that have ended and tells whether others live on.

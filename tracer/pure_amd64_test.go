@@ -54,6 +54,7 @@ func TestListings(t *testing.T) {
 		"stub":    {stubListing, ".set hdr, base+0x1000\nbase:\n"},
 		"boot":    {bootListing, fmt.Sprintf(".set data, base+%d\nbase:\n", bootData)},
 		"blank":   {blankListing, ""},
+		"init":    {initListing, ""},
 		"sibling": {siblingListing, ""},
 	} {
 		var source strings.Builder

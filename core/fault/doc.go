@@ -12,6 +12,7 @@
 //	1400  its identity and limits         2400  the caller of restart
 //	1500  the image cannot be written     2500  the commit
 //	3000  a call was made wrongly         2600  the stage
+//	3100  a container
 //	4000  the host lacks something
 //	5000  a command cannot be started
 //

@@ -56,19 +56,42 @@ func (f *freezer) set(state string) error {
 // freezersOf returns the groups that keep a process from running: its own and
 // those above that are frozen, the outermost last.
 func freezersOf(p *procfs.Proc) ([]freezer, error) {
+	places, err := placesOf(p)
+	if err != nil {
+		return nil, err
+	}
+	var found []freezer
+	for _, place := range places {
+		for f := place.freezer; f.dir != place.root; f.dir = filepath.Dir(f.dir) {
+			if text, err := os.ReadFile(filepath.Join(f.dir, f.frozen)); err == nil && strings.TrimSpace(string(text)) == "1" {
+				found = append(found, f)
+			}
+		}
+	}
+	return found, nil
+}
+
+// place is the group that a process is in, of a hierarchy that can freeze.
+type place struct {
+	freezer
+	root string // where the hierarchy is mounted: that group cannot be frozen
+}
+
+// placesOf returns the groups of a process that are there to be seen.
+func placesOf(p *procfs.Proc) ([]place, error) {
 	groups, err := p.Cgroups()
 	if err != nil {
 		return nil, fmt.Errorf("find control groups of pid %d: %w", p.PID(), err)
 	}
-	var found []freezer
+	var places []place
 	for _, g := range groups {
 		kind, fstype := freezerV2, "cgroup2"
 		if g.Hierarchy != 0 {
 			kind, fstype = freezerV1, "cgroup"
 		}
 		v1 := slices.Contains(g.Controllers, "freezer")
-		if g.Hierarchy != 0 && !v1 || g.Path == "/" || g.Deleted {
-			continue // the root of a hierarchy cannot be frozen
+		if g.Hierarchy != 0 && !v1 || g.Deleted {
+			continue
 		}
 		mounts, err := cgroupMounts()
 		if err != nil {
@@ -82,16 +105,11 @@ func freezersOf(p *procfs.Proc) ([]freezer, error) {
 			if err != nil || inside == ".." || strings.HasPrefix(inside, "../") {
 				continue
 			}
-			for ; inside != "."; inside = filepath.Dir(inside) {
-				f := freezer{kind, filepath.Join(m.Mountpoint, inside)}
-				if text, err := os.ReadFile(filepath.Join(f.dir, f.frozen)); err == nil && strings.TrimSpace(string(text)) == "1" {
-					found = append(found, f)
-				}
-			}
+			places = append(places, place{freezer{kind, filepath.Join(m.Mountpoint, inside)}, m.Mountpoint})
 			break
 		}
 	}
-	return found, nil
+	return places, nil
 }
 
 // cgroupMounts are where control groups are mounted. They hardly move while a
@@ -104,8 +122,9 @@ var cgroupMounts = sync.OnceValues(func() ([]*mountinfo.Info, error) {
 	return mounts, nil
 })
 
-// members lists every task in the group and in those below it.
-func (f *freezer) members() (tids []procfs.PID, err error) {
+// members lists every task in the group and in those below it that has a
+// number in our pid namespace, and tells whether there are others.
+func (f *freezer) members() (tids []procfs.PID, hidden bool, err error) {
 	err = filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -119,16 +138,18 @@ func (f *freezer) members() (tids []procfs.PID, err error) {
 			if err != nil {
 				return err
 			}
-			if tid > 0 { // 0 is one of another pid namespace
-				tids = append(tids, procfs.PID(tid))
+			if tid == 0 { // one of another pid namespace
+				hidden = true
+				continue
 			}
+			tids = append(tids, procfs.PID(tid))
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list tasks of %s: %w", f.dir, err)
+		return nil, false, fmt.Errorf("list tasks of %s: %w", f.dir, err)
 	}
-	return tids, nil
+	return tids, hidden, nil
 }
 
 // open thaws the groups when everything in them has been interrupted. The
@@ -139,7 +160,7 @@ func (f *Frozen) open(t *tracer.Tracer, claims *Claims, freezers []freezer, own 
 		known[tid] = true
 	}
 	for i := range freezers {
-		tids, err := freezers[i].members()
+		tids, _, err := freezers[i].members()
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,60 @@
+package fault
+
+import "golang.org/x/sys/unix"
+
+// 3100: a container cannot be made, found or frozen.
+const (
+	NamespacesForbidden Code = 3101
+	NamespaceLimit      Code = 3102
+	NamespaceMissing    Code = 3103
+	ContainerMount      Code = 3104
+	ContainerProc       Code = 3105
+	ContainerRoot       Code = 3106
+	ContainerSetup      Code = 3107
+	ContainerLost       Code = 3108
+	NameTaken           Code = 3109
+	NoSuchContainer     Code = 3110
+	RuntimeDirectory    Code = 3111
+	CannotFreeze        Code = 3112
+)
+
+var containers = []Entry{
+	{NamespacesForbidden, unix.EPERM, "cannot make {the container}: namespaces are not permitted",
+		"New namespaces take CAP_SYS_ADMIN, or a user namespace, which this host does not grant to every user.",
+		"As root: sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, whichever is there; " +
+			"inside another container, a profile that allows clone3 with CLONE_NEWUSER."},
+	{NamespaceLimit, unix.ENOSPC, "cannot make {the container}: there are too many namespaces",
+		"The host limits how many namespaces of a kind a user may have, and how deep they may be nested.",
+		"End other containers, or raise the limit as root: sysctl user.max_user_namespaces, user.max_pid_namespaces and the like."},
+	{NamespaceMissing, unix.EINVAL, "cannot make {the container}: the kernel lacks a namespace that was asked for",
+		"The kernel was built without CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_CGROUPS or CONFIG_TIME_NS.",
+		"Use a kernel built with them, as those of the distributions are, or leave out the flag that asks for it."},
+	{ContainerMount, 0, "cannot mount {a directory of the container}",
+		"The directories of a container are mounted with the rights of its user, before the command starts.",
+		"See the cause at the end of the line. The place of a bind mount must be there; CAP_SYS_ADMIN may be missing where a " +
+			"security module restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns)."},
+	{ContainerProc, unix.EPERM, "cannot mount {/proc}: the kernel does not permit it",
+		"In a user namespace /proc can be mounted only where all of it can be seen already. Another container around this one hides parts of it.",
+		"Start crshim outside of the other container, or that one with its /proc unmasked."},
+	{ContainerRoot, 0, "cannot use {the directory} as the root of a container",
+		"The root needs the directories proc and dev, on which those of the container are mounted.",
+		"Make them: mkdir DIR/proc DIR/dev."},
+	{ContainerSetup, 0, "cannot make {the container}",
+		"A step of setting up the container has failed.",
+		"See the cause at the end of the line. The exit status is 125."},
+	{ContainerLost, unix.ENOSYS, "cannot go on with {the container}: its supervisor has ended",
+		"The process that answers the calls was killed. A container ends with it.",
+		"Start it anew; look in the log of the host for why the supervisor was killed."},
+	{NameTaken, unix.EEXIST, "cannot start {the container}: one of that name is running",
+		"Names of containers are unique for each user.",
+		"Choose another --name; crshim ps lists those that are taken."},
+	{NoSuchContainer, unix.ESRCH, "cannot find {the container}: no container of that name is running",
+		"The argument is neither a process id nor the name of a container that this user has started.",
+		"crshim ps lists the containers."},
+	{RuntimeDirectory, 0, "cannot use {the runtime directory}",
+		"Running containers are registered in $XDG_RUNTIME_DIR/crshim; without that variable, for root in /run/crshim and for others in /tmp/crshim-UID.",
+		"Set XDG_RUNTIME_DIR to a directory of your own that nobody else may write to."},
+	{CannotFreeze, 0, "cannot freeze {the process}",
+		"Neither a control group of its own could be had for it nor could all of its processes be stopped by a signal.",
+		"See the cause at the end of the line. Freeze as the user that owns the processes, or as root."},
+}

@@ -1,0 +1,381 @@
+package shim
+
+/*
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vector.h"
+
+extern char **environ;
+
+struct first {
+	uint64_t flags;     // CLONE_NEW*
+	const char *path;   // of the stage that becomes CMD
+	char **argv;
+	int told;           // socket to us
+	int init;           // descriptor of the init program, -1: the stage is the first process
+	int reports;        // eventfd of the init
+	int keep_caps;      // the stage has all capabilities, although it is not user 0
+	int pidfd;          // result: of the first process
+};
+
+// What the first process tells: what it was about when it failed and the errno; or 0, and the pidfd of CMD.
+struct said {
+	int step, err;
+};
+
+// The steps of struct said, as steps in Go names them.
+enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_SESSION, STEP_INIT, STEP_STAGE };
+
+static struct rlimit start_files;
+
+// The Go runtime raises this limit and gives it back when it executes something itself. Here it does not.
+__attribute__((constructor)) static void note_limit(void) { getrlimit(RLIMIT_NOFILE, &start_files); }
+
+static void say(int told, int step, int fd)
+{
+	struct said said = { step, step ? errno : 0 };
+	struct iovec part = { &said, sizeof said };
+	char room[CMSG_SPACE(sizeof fd)] = { 0 };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		m.msg_control = room;
+		m.msg_controllen = sizeof room;
+		struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof fd);
+		memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	}
+	if (sendmsg(told, &m, MSG_NOSIGNAL) < 0 || step)
+		_exit(125); // nobody is there to be told
+}
+
+// Who was to say it has died if it is not said.
+static void await_word(struct first *f)
+{
+	char byte;
+	int n;
+
+	while ((n = read(f->told, &byte, 1)) < 0 && errno == EINTR)
+		;
+	if (n != 1)
+		_exit(125);
+}
+
+static void become_stage(struct first *f, const sigset_t *mask)
+{
+	await_word(f); // that it is known who we are
+	sigprocmask(SIG_SETMASK, mask, 0);
+	setrlimit(RLIMIT_NOFILE, &start_files);
+	execve(f->path, f->argv, environ);
+	say(f->told, STEP_STAGE, -1);
+}
+
+// Ambient capabilities are kept by execve for a user other than 0 (capabilities(7)).
+static int keep_capabilities(void)
+{
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &head, data))
+		return -1;
+	data[0].inheritable = data[0].permitted;
+	data[1].inheritable = data[1].permitted;
+	if (syscall(SYS_capset, &head, data))
+		return -1;
+	for (int cap = 0; cap < 64; cap++)
+		if (data[cap / 32].permitted & 1u << cap % 32 &&
+		    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0))
+			return -1;
+	return 0;
+}
+
+static void drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct none[2] = { { 0 } };
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	syscall(SYS_capset, &head, none);
+}
+
+// The first process of the container, a copy of a process with threads: nothing but system calls. Single-threaded as it is,
+// the process that it forks has the number 2.
+static void be_first(struct first *f, const sigset_t *mask)
+{
+	struct clone_args args = { .flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND, .exit_signal = SIGCHLD };
+	char *argv[] = { "crshim-init", 0 }, *none[] = { 0 };
+	int command = -1, n;
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+		say(f->told, STEP_DEATH, -1);
+	await_word(f); // that the id maps are written
+	if (f->keep_caps && keep_capabilities())
+		say(f->told, STEP_CAPS, -1);
+	if (f->init < 0)
+		become_stage(f, mask);
+	args.pidfd = (uintptr_t)&command;
+	n = syscall(SYS_clone3, &args, sizeof args);
+	if (n < 0)
+		say(f->told, STEP_FORK, -1);
+	if (n == 0)
+		become_stage(f, mask);
+	// CMD stays in the session and process group of the job. A relative in another group of that session would keep
+	// the group of CMD from being an orphaned one, so this process leaves.
+	if (setsid() < 0 || chdir("/"))
+		say(f->told, STEP_SESSION, -1);
+	if (f->keep_caps)
+		drop_capabilities();
+	say(f->told, STEP_DONE, command);
+	// Nothing stays open but the eventfd: what CMD closes is closed.
+	int told = fcntl(f->told, F_DUPFD_CLOEXEC, 16), init = fcntl(f->init, F_DUPFD_CLOEXEC, 16);
+	if (told < 0 || init < 0 || dup2(f->reports, 3) < 0 || syscall(SYS_close_range, 0, 2, 0) ||
+	    syscall(SYS_close_range, 4, 15, 0) || syscall(SYS_close_range, 16, ~0u, CLOSE_RANGE_CLOEXEC))
+		_exit(125);
+	syscall(SYS_execveat, init, "", argv, none, AT_EMPTY_PATH);
+	say(told, STEP_INIT, -1);
+}
+
+// Returns the first process, or -errno.
+static int clone_first(struct first *f)
+{
+	struct clone_args args = {
+		.flags = f->flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+		.pidfd = (uintptr_t)&f->pidfd,
+		.exit_signal = SIGCHLD,
+	};
+	sigset_t all, mask;
+	int pid, err;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &mask);
+	pid = syscall(SYS_clone3, &args, sizeof args);
+	err = errno;
+	if (pid == 0)
+		be_first(f, &mask);
+	sigprocmask(SIG_SETMASK, &mask, 0);
+	return pid < 0 ? -err : pid;
+}
+*/
+import "C"
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer"
+)
+
+// firstProcess is a container that has been started.
+type firstProcess struct {
+	pid     int // of its first process
+	own     int // pidfd of that
+	command int // of CMD, in our namespace; the same without an init
+	pidfd   int // of CMD; where that is the first process, a second one
+	reports int // eventfd of the init, -1 without one
+}
+
+// steps are what the first process may fail at, by STEP_ of the C code.
+var steps = []string{"", "end with its parent", "keep capabilities", "fork", "lead a session", "execute init", "execute stage"}
+
+// startContainer makes the namespaces and in them the first process, and the stage that becomes CMD. All of it ends with the
+// thread that called.
+func startContainer(config *stageConfig, command []string, known func(*firstProcess) error) (*firstProcess, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.close()
+	defer theirs.close()
+	argv, err := config.pass(stageExec, command)
+	defer config.keep(unix.CloseOnExec)
+	if err != nil {
+		return nil, err
+	}
+	vector := C.new_vector(C.int(len(argv) + 1))
+	defer C.free_vector(vector)
+	path := C.CString("/proc/self/exe")
+	C.set_vector(vector, 0, path)
+	for i, arg := range argv {
+		C.set_vector(vector, C.int(i+1), C.CString(arg))
+	}
+	c := config.Container
+	first := C.struct_first{flags: C.uint64_t(c.flags()), path: path, argv: C.behind_first(vector), told: C.int(theirs), init: -1}
+	f := &firstProcess{reports: -1}
+	if c.Init {
+		program, err := tracer.InitProgram()
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(program)
+		if f.reports, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+			return nil, fmt.Errorf("make eventfd: %w", err)
+		}
+		first.init, first.reports = C.int(program), C.int(f.reports)
+	}
+	if c.User == userKeep && os.Geteuid() != 0 {
+		first.keep_caps = 1
+	}
+	f.pid = int(C.clone_first(&first))
+	if f.pid < 0 {
+		return nil, namespaceFault(unix.Errno(-f.pid))
+	}
+	theirs.close()
+	f.own = int(first.pidfd)
+	if err := f.begin(c, ours, func() error { return known(f) }); err != nil {
+		_ = unix.PidfdSendSignal(f.own, unix.SIGKILL, nil, 0) // it may have ended by itself
+		return nil, errors.Join(err, reapParent(f.pid))
+	}
+	return f, nil
+}
+
+// begin gives the first process its ids, lets it go on, and hears of CMD; known says to others who they are, before CMD starts.
+func (f *firstProcess) begin(c *containerConfig, ours socket, known func() error) (err error) {
+	if c.User != userNone {
+		if err := writeIDMaps(f.pid, c.User); err != nil {
+			return err
+		}
+	}
+	if err := giveWord(ours); err != nil {
+		return err
+	}
+	f.command, f.pidfd = f.pid, f.own
+	if c.Init {
+		if f.pidfd, err = hear(ours); err != nil {
+			return err
+		}
+		if f.command, err = pidOf(f.pidfd); err != nil {
+			return err
+		}
+	} else if f.pidfd, err = unix.FcntlInt(uintptr(f.own), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return err
+	}
+	if err := known(); err != nil {
+		return err
+	}
+	if err := giveWord(ours); err != nil {
+		return err
+	}
+	// Both have been executed when nobody holds the other end.
+	if _, err := hear(ours); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+func giveWord(s socket) error {
+	if err := unix.Sendto(int(s), []byte{0}, unix.MSG_NOSIGNAL, nil); err != nil {
+		return fmt.Errorf("start first process: %w", err)
+	}
+	return nil
+}
+
+// hear receives a struct said, and returns the pidfd that came with it. It is io.EOF once nobody holds the other end.
+func hear(s socket) (int, error) {
+	said, oob := make([]byte, 8), make([]byte, unix.CmsgSpace(4))
+	var n, oobn int
+	var err error
+	for {
+		n, oobn, _, _, err = unix.Recvmsg(int(s), said, oob, unix.MSG_CMSG_CLOEXEC)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		return -1, fmt.Errorf("hear first process: %w", err)
+	case n == 0:
+		return -1, io.EOF
+	case n != len(said):
+		return -1, fmt.Errorf("hear first process: %d bytes", n)
+	}
+	if step := int(binary.NativeEndian.Uint32(said)); step != 0 {
+		errno := unix.Errno(binary.NativeEndian.Uint32(said[4:]))
+		return -1, &fault.Error{Code: fault.ContainerSetup, Object: "container", Err: fmt.Errorf("%s: %w", steps[min(step, len(steps)-1)], errno)}
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err == nil && len(messages) == 1 {
+		var fds []int
+		if fds, err = unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
+			return fds[0], nil
+		}
+	}
+	return -1, errors.Join(errors.New("hear first process: no pidfd"), err)
+}
+
+// pidOf returns the process that a pidfd is about (proc_pid_fdinfo(5)).
+func pidOf(pidfd int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd))
+	if err != nil {
+		return 0, err
+	}
+	pid := 0
+	if _, after, ok := bytes.Cut(text, []byte("\nPid:")); ok {
+		_, err = fmt.Sscan(string(after), &pid)
+	}
+	if pid <= 0 || err != nil {
+		return 0, errors.Join(errors.New("start command: it has ended"), err)
+	}
+	return pid, nil
+}
+
+// writeIDMaps says who the user of the first process is in its user namespace (user_namespaces(7)). Who may set any id keeps
+// them all; everybody else has one.
+func writeIDMaps(pid int, user userChoice) error {
+	uid, gid := os.Geteuid(), os.Getegid()
+	all := askCapability(unix.CAP_SETUID).answer == yes && askCapability(unix.CAP_SETGID).answer == yes
+	line := func(id int) string {
+		switch {
+		case all:
+			return "0 0 4294967295\n"
+		case user == userKeep:
+			return fmt.Sprintf("%d %d 1\n", id, id)
+		}
+		return fmt.Sprintf("0 %d 1\n", id)
+	}
+	files := []struct{ name, text string }{{"uid_map", line(uid)}, {"setgroups", "deny"}, {"gid_map", line(gid)}}
+	if all {
+		files[1].text = "allow"
+	}
+	for _, file := range files {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, file.name), []byte(file.text), 0); err != nil {
+			return &fault.Error{Code: fault.NamespacesForbidden, Object: "user namespace", Err: err}
+		}
+	}
+	return nil
+}
+
+func namespaceFault(errno unix.Errno) error {
+	codes := map[unix.Errno]fault.Code{
+		unix.EPERM:  fault.NamespacesForbidden,
+		unix.ENOSPC: fault.NamespaceLimit,
+		unix.EUSERS: fault.NamespaceLimit,
+		unix.EINVAL: fault.NamespaceMissing,
+		unix.ENOSYS: fault.NamespacesForbidden, // as some container runtimes have it for what their filter forbids
+	}
+	code, ok := codes[errno]
+	if !ok {
+		code = fault.ContainerSetup
+	}
+	return &fault.Error{Code: code, Object: "container", Err: errno}
+}
