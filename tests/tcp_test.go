@@ -233,19 +233,25 @@ func (s *served) ended(how string) {
 // TestTCPRunning: a checkpoint does not disturb a connection of a process that
 // goes on.
 func TestTCPRunning(t *testing.T) {
-	eachUser(t, func(t *testing.T, u user) {
-		e := newEnv(t, u)
-		s := e.serve("4")
-		s.connect()
-		for n := range cycles {
-			s.talk("hello")
-			const blast = 8 << 20
-			s.say(fmt.Sprintf("blast %d", blast))
-			e.until("it waits to write", func() bool { return sleeping(s.pid) && inWrite(s.pid) })
-			e.start(streams{}, e.crshim, "checkpoint", strconv.Itoa(s.pid), "-o", e.nth("img", n)).ends("exit status 0")
-			s.blasted(blast)
-		}
-	})
+	for _, family := range []string{"4", "4m"} {
+		t.Run("IPv"+family, func(t *testing.T) {
+			needsMPTCP(t, family)
+			eachUser(t, func(t *testing.T, u user) {
+				e := newEnv(t, u)
+				s := e.serve(family)
+				s.multipath = family == "4m"
+				s.connect()
+				for n := range cycles {
+					s.talk("hello")
+					const blast = 8 << 20
+					s.say(fmt.Sprintf("blast %d", blast))
+					e.until("it waits to write", func() bool { return sleeping(s.pid) && inWrite(s.pid) })
+					e.start(streams{}, e.crshim, "checkpoint", strconv.Itoa(s.pid), "-o", e.nth("img", n)).ends("exit status 0")
+					s.blasted(blast)
+				}
+			})
+		})
+	}
 }
 
 // TestTCPReset: by default the server sees its connection broken, and serves

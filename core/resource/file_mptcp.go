@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
@@ -157,7 +158,8 @@ func (o *option) ofMPTCP() bool {
 
 // beforeMPTCP tells of an option that a connection of MPTCP no longer takes.
 func (o *option) beforeMPTCP() bool {
-	return o.early && !o.is(unix.SOL_SOCKET, unix.SO_MARK) || o.is(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE)
+	taken := o.is(unix.SOL_SOCKET, unix.SO_MARK) || o.is(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) // by whom it is made
+	return o.early && !taken || o.is(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE)
 }
 
 // withoutEarly drops from the options of a connection those that it would not
@@ -188,7 +190,7 @@ func (b *Builder) hasMPTCP() (bool, error) {
 	}
 	has := socket.Err() == nil
 	if err := socket.Err(); err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
-		return false, fmt.Errorf("ask for MPTCP: %w", err)
+		return false, &fault.Error{Code: fault.SocketState, Object: "a socket of MPTCP", Err: err}
 	}
 	if !has {
 		b.Warn("there is no MPTCP here (net.mptcp.enabled): TCP takes its place")

@@ -270,6 +270,39 @@ static void inside_verify(int cycle)
 	talk();
 }
 
+/* IPv6, and that alone. */
+static void inside6_setup(void)
+{
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback, .sin6_port = htons(12000 + getpid() % 20000) };
+
+	listener = multipath(AF_INET6);
+	client = multipath(AF_INET6);
+	set(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+	set(listener, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	if (bind(listener, (void *)&a, sizeof(a)))
+		needs("a port of ::1");
+	check_eq(listen(listener, 5), 0);
+	check_eq(connect(client, (void *)&a, sizeof(a)), 0);
+	server = accept(listener, NULL, NULL);
+	check(server >= 0);
+	names[0] = name_of(client, getsockname);
+	names[1] = name_of(server, getsockname);
+	set(server, IPPROTO_TCP, TCP_KEEPCNT, 6);
+	say(client, "to the server");
+	say(server, "to the client");
+}
+
+static void inside6_verify(int cycle)
+{
+	(void)cycle;
+	connected_verify(MPTCP, MPTCP);
+	check_eq(get(listener, IPPROTO_IPV6, IPV6_V6ONLY), 1);
+	check_eq(get(server, IPPROTO_IPV6, IPV6_V6ONLY), 1);
+	check_eq(get(client, IPPROTO_IPV6, IPV6_V6ONLY), 0);
+	check_eq(get(server, IPPROTO_TCP, TCP_KEEPCNT), 6);
+	talk();
+}
+
 /* A client that speaks TCP: the server's end is a TCP socket. */
 static void plain_setup(void)
 {
@@ -396,6 +429,7 @@ static void silent_verify(int cycle)
 SCENARIOS(
 	{ "listen", BOTH, listen_setup, listen_verify, NULL, 0 },
 	{ "inside", BOTH, inside_setup, inside_verify, NULL, 0 },
+	{ "inside6", BOTH, inside6_setup, inside6_verify, NULL, 0 },
 	{ "plain", BOTH, plain_setup, plain_verify, NULL, 0 },
 	{ "fallback", BOTH, fallback_setup, fallback_verify, NULL, 0 },
 	{ "half", BOTH, half_setup, half_verify, NULL, 0 },
