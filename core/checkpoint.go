@@ -212,6 +212,8 @@ func (c *checkpoint) permit() error {
 			return &fault.Error{Code: fault.CallPermission, Object: "checkpoint", Err: err}
 		case errors.Is(err, unix.ESRCH):
 			return &fault.Error{Code: fault.CallProcess, Object: "checkpoint", Err: err}
+		case errors.Is(err, tracer.ErrNoMemory):
+			return &fault.Error{Code: fault.TargetMemory, Object: "the caller", Err: err}
 		case errors.Is(err, unix.ENOSYS):
 			return &fault.Error{Code: fault.NoKcmp, Object: "checkpoint", Err: err}
 		}

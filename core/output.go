@@ -36,6 +36,9 @@ func writeError(err error) error {
 	if errors.As(err, &known) || errors.Is(err, tracer.ErrGone) {
 		return err
 	}
+	if errors.Is(err, tracer.ErrNoMemory) {
+		return &fault.Error{Code: fault.TargetMemory, Object: "the process", Err: err}
+	}
 	return &fault.Error{Code: fault.ImageWrite, Object: "image", Err: err}
 }
 

@@ -260,6 +260,8 @@ func imageError(err error) error {
 	switch {
 	case errors.As(err, &remote):
 		code = fault.ImageRemote
+	case errors.Is(err, tracer.ErrNoMemory):
+		return &fault.Error{Code: fault.StageMemory, Object: "the image", Err: err}
 	case errors.Is(err, image.ErrTruncated):
 		code = fault.ImageEnded
 	case errors.Is(err, image.ErrSum):

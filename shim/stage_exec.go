@@ -45,6 +45,10 @@ func becomeCommand(config *stageConfig, command []string) error {
 
 // enterFilter puts the thread under the filter and waits until its calls are served.
 func enterFilter(hand socket) error {
+	// Threads share a list of semaphore adjustments (SEM_UNDO), which outlives execve: CMD would look as if it had some.
+	if err := unix.Unshare(unix.CLONE_SYSVSEM); err != nil {
+		return fmt.Errorf("unshare semaphore adjustments: %w", err)
+	}
 	filter, err := seccomp.Build(syscalls.Numbers())
 	if err != nil {
 		return err

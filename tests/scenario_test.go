@@ -283,6 +283,9 @@ var refusalCodes = map[string]string{
 	"listener":        "254",
 	"landlock":        "255",
 	"secret-fd":       "256",
+	"address-space":   "414",
+
+	"semaphores-elsewhere": "404",
 
 	"terminal":         "257",
 	"terminal-session": "258",

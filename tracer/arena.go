@@ -66,7 +66,7 @@ func (r *Remote) alloc(n uint64) (Addr, error) {
 	m := p.Call(unix.SYS_MMAP, immediates(args)...)
 	m.Undo(unix.SYS_MUNMAP, m, Imm(size))
 	if err := p.Run(); err != nil {
-		return 0, fmt.Errorf("map more scratch memory: %w", err)
+		return 0, mapError("more scratch memory", err)
 	}
 	base := Addr(m.Result())
 	r.data.areas = append(r.data.areas, Range{Start: base, End: base + Addr(size)})

@@ -26,6 +26,9 @@ var (
 	ErrFull = errors.New("scratch memory is full")
 	// ErrNoPlace says that no memory of the task fits what is to be put there.
 	ErrNoPlace = errors.New("no suitable memory")
+	// ErrNoMemory says that the kernel gives the task no memory for our work: it
+	// is at a limit of its own (RLIMIT_AS, vm.max_map_count), or there is none.
+	ErrNoMemory = errors.New("no memory for what is to be done in the task")
 	// ErrCompat says that the task runs 32-bit code.
 	ErrCompat = errors.New("task runs 32-bit code")
 	// ErrState says that a register or xstate value would not be accepted by
@@ -62,6 +65,14 @@ type FaultError struct {
 
 func (f *FaultError) Error() string {
 	return fmt.Sprintf("program raised %v at %v", f.Signal, f.IP)
+}
+
+// mapError is why memory for our work could not be mapped.
+func mapError(what string, err error) error {
+	if errors.Is(err, unix.ENOMEM) {
+		err = fmt.Errorf("%w: %w", ErrNoMemory, err)
+	}
+	return fmt.Errorf("map %s: %w", what, err)
 }
 
 func formatArg(a uint64) string {

@@ -142,7 +142,7 @@ func (r *Remote) mapScratch(at Addr, filtered bool) error {
 	// gives the mask back as well.
 	base, err := r.bootCall(true, unix.SYS_MMAP, mmapArgs(at, r.size)...)
 	if err != nil {
-		return fmt.Errorf("map scratch memory: %w", err)
+		return mapError("scratch memory", err)
 	}
 	r.setLayout(layOut(Addr(base), r.size))
 	unmap := func(err error) error {
@@ -151,7 +151,7 @@ func (r *Remote) mapScratch(at Addr, filtered bool) error {
 		return errors.Join(err, uerr)
 	}
 	if _, err := r.bootCall(false, unix.SYS_MMAP, codeArgs(Addr(base))...); err != nil {
-		return unmap(fmt.Errorf("map code page: %w", err))
+		return unmap(mapError("code page", err))
 	}
 	if err := e.transfer(unix.ProcessVMWritev, []part{{r.at.header.Start, r.header()}}); err != nil {
 		return unmap(fmt.Errorf("write scratch memory: %w", err))

@@ -61,7 +61,7 @@ func (r *Remote) mapSiblings(at Addr, n int, word uint32) (*Siblings, error) {
 	p := r.begin()
 	m := p.Call(unix.SYS_MMAP, immediates(mmapArgs(at, size))...)
 	if err := p.Run(); err != nil {
-		return nil, fmt.Errorf("map memory of siblings: %w", err)
+		return nil, mapError("memory of siblings", err)
 	}
 	s := &Siblings{r: r, region: Range{Start: Addr(m.Result()), End: Addr(m.Result() + size)}, stride: blockSize()}
 	s.programs, s.arenas = make([]*Program, n), make([]arena, n)

@@ -25,6 +25,8 @@ const (
 	TooManyGroups   Code = 1410
 	IDsUnknown      Code = 1411
 	FilterLost      Code = 1413
+	TargetMemory    Code = 1414
+	IOFlusher       Code = 1415
 )
 
 var state = []Entry{
@@ -91,6 +93,12 @@ var state = []Entry{
 	{FilterLost, unix.EOPNOTSUPP, "cannot save {the process}: a seccomp filter that cannot be loaded again",
 		"A filter may leave the decision to whoever holds its listener, and that link is lost; and one that was not given as classic BPF, or a chain of very many instructions, cannot be given back.",
 		"Start the program without that filter."},
+	{TargetMemory, unix.ENOMEM, "cannot save {the process}: it has no memory for the calls that save it",
+		"It makes these calls itself and needs about a megabyte of address space for them. Its address space is at its limit (RLIMIT_AS), it has as many mappings as it may (vm.max_map_count), or the machine has no memory left.",
+		"Raise the limit for the time of the checkpoint, as with prlimit --as=unlimited: --pid PID; nothing was changed."},
+	{IOFlusher, unix.EOPNOTSUPP, "cannot save {the process}: it serves the memory management of the kernel (PR_SET_IO_FLUSHER)",
+		"A process that block devices or file systems of this machine depend on cannot stand still, and what depends on it would not come back with it.",
+		"Unmount what it serves and end it in its own way."},
 }
 
 // 1500: the image cannot be written.

@@ -67,6 +67,9 @@ func (*memorySave) Survey(v *View) fault.List {
 			}
 		}
 	}
+	if refused := v.refuseSpace(); refused != nil {
+		list = append(list, refused)
+	}
 	if len(shared) > 0 && !v.Self {
 		for m, pid := range sharedWith(v.PID, shared) {
 			list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m), Detail: fmt.Sprintf("with pid %d", pid)})

@@ -181,3 +181,19 @@ func (r *memoryRestore) commitMore(b *Builder, p *tracer.Program) {
 		p.Write(r.coreFilter.fd, p.Bytes([]byte(text)), uint64(len(text)))
 	}
 }
+
+// workingSpace is how much address space a task needs at least for the calls
+// that save it (tracer.InjectOptions).
+const workingSpace = 1 << 20
+
+// refuseSpace refuses a process that is at its limit of address space.
+func (v *View) refuseSpace() *fault.Error {
+	limit, err := procfs.LimitOf(v.PID, unix.RLIMIT_AS)
+	if err != nil {
+		return &fault.Error{Code: fault.ProcUnreadable, Object: v.Name(), Err: err}
+	}
+	if limit.Soft == procfs.Unlimited || limit.Soft >= v.Stat.VSize+workingSpace {
+		return nil
+	}
+	return &fault.Error{Code: fault.TargetMemory, Object: v.Name(), Detail: fmt.Sprintf("%d bytes of address space, RLIMIT_AS is %d", v.Stat.VSize, limit.Soft)}
+}

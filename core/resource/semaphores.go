@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"encoding/binary"
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -21,16 +23,43 @@ var semaphores = Part{
 	Name:    "System V semaphores",
 	Support: Refused,
 	Note: "A process with adjustments of SEM_UNDO is refused. Sets of semaphores stay where they are. Of a process with threads it is only " +
-		"known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started.",
-	Save: func() Saving { return semaphoresSave{} },
+		"known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started, or, in an IPC " +
+		"namespace that is not the restarter's, if there is one.",
+	Save: func() Saving { return new(semaphoresSave) },
 }
 
-type semaphoresSave struct{}
+type semaphoresSave struct{ sets *answer }
 
-func (semaphoresSave) Ask(*Saver, *tracer.Program) {}
-func (semaphoresSave) Dump(*Saver) error           { return nil }
+// Ask counts the sets of semaphores of a namespace that we do not see.
+func (g *semaphoresSave) Ask(s *Saver, p *tracer.Program) {
+	const semInfo = 19 // SEM_INFO of semctl(2)
+	g.sets = s.answer(p, seminfoSize)
+	p.Call(unix.SYS_SEMCTL, tracer.Imm(0), tracer.Imm(0), tracer.Imm(semInfo), tracer.Ptr(g.sets.at)).Tolerate()
+}
 
-func (semaphoresSave) Survey(v *View) fault.List {
+// struct seminfo of <linux/sem.h>: ten ints, of which SEM_INFO makes the eighth
+// the number of sets.
+const (
+	seminfoSize = 40
+	seminfoSets = 28
+)
+
+// Answered refuses a process with threads in an IPC namespace of which we know
+// only that it has semaphores.
+func (g *semaphoresSave) Answered(s *Saver) error {
+	own, err := s.ownIPC()
+	if err != nil || own || s.Status.Threads == 1 {
+		return err
+	}
+	if n := binary.LittleEndian.Uint32(g.sets.data[seminfoSets:]); n > 0 {
+		return &fault.Error{Code: fault.SemaphoreUndo, Object: s.Name(), Detail: fmt.Sprintf("perhaps: it has threads, and its IPC namespace %d sets", n)}
+	}
+	return nil
+}
+
+func (*semaphoresSave) Dump(*Saver) error { return nil }
+
+func (*semaphoresSave) Survey(v *View) fault.List {
 	refuse := func(err error) fault.List {
 		return fault.List{{Code: fault.SemaphoreUndo, Object: v.Name(), Err: err}}
 	}
@@ -63,7 +92,7 @@ func (v *View) withoutUndo() (bool, error) {
 
 // semaphoresUsed tells whether a set of its IPC namespace has been operated on
 // since the process was started. New threads share a list that is made for them
-// even if it stays empty. Of other namespaces we know nothing.
+// even if it stays empty. Of other namespaces we know nothing yet (Answered).
 func (v *View) semaphoresUsed() (bool, error) {
 	own, err := v.ownIPC()
 	if err != nil || !own {

@@ -18,7 +18,7 @@ var switches = Part{
 	Name:    "switches of a thread",
 	Support: Full,
 	Note: "PR_SET_TSC, PR_MCE_KILL, PR_SET_SPECULATION_CTRL. A thread or process with a key ring of its own, or that has its " +
-		"system calls dispatched to a handler, is refused.",
+		"system calls dispatched to a handler, or that has set PR_SET_IO_FLUSHER, is refused.",
 	Records: []image.Spec{
 		image.Row[switchesRecord](switchesKind, "SWITCHES", image.InThread, "settings of prctl(2) that are not those of a new thread", image.Times(image.AtMostOncePerThread)),
 	},
@@ -51,9 +51,23 @@ type switchesSave struct {
 	mce         *tracer.Row
 	speculation [3]*tracer.Row
 	keyrings    [2]*tracer.Row
+	flusher     *tracer.Row // of those who may ask
 }
 
-func (*switchesSave) Survey(*View, *procfs.Status) fault.List { return nil }
+// Survey looks at what new threads inherit from the first one.
+func (*switchesSave) Survey(v *View, status *procfs.Status) fault.List {
+	if status != v.Status || !flushesIO(v.Stat.Flags) {
+		return nil
+	}
+	return fault.List{{Code: fault.IOFlusher, Object: v.Name()}}
+}
+
+// flushesIO tells PR_SET_IO_FLUSHER by the flags of proc_pid_stat(5), since
+// asking for it takes CAP_SYS_RESOURCE (PR_IO_FLUSHER of kernel/sys.c).
+func flushesIO(flags uint32) bool {
+	const both = 0x80000 | 0x100000 // PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE of include/linux/sched.h
+	return flags&both == both
+}
 
 func (w *switchesSave) Ask(_ *Saver, t *SavedThread, p *tracer.Program) {
 	none := tracer.Imm(0)
@@ -63,6 +77,7 @@ func (w *switchesSave) Ask(_ *Saver, t *SavedThread, p *tracer.Program) {
 	for which := range w.speculation {
 		w.speculation[which] = p.Prctl(unix.PR_GET_SPECULATION_CTRL, tracer.Imm(uint64(which)), none, none, none).Tolerate()
 	}
+	w.flusher = p.Prctl(unix.PR_GET_IO_FLUSHER, none, none, none, none).Tolerate()
 	// Without the wish to create one, the answer is whether there is one (keyctl(2)).
 	for i, id := range []int{unix.KEY_SPEC_THREAD_KEYRING, unix.KEY_SPEC_PROCESS_KEYRING} {
 		w.keyrings[i] = p.Call(unix.SYS_KEYCTL, tracer.Imm(unix.KEYCTL_GET_KEYRING_ID), tracer.Int(id), none).Tolerate()
@@ -71,6 +86,9 @@ func (w *switchesSave) Ask(_ *Saver, t *SavedThread, p *tracer.Program) {
 
 // Answered refuses key rings, which nobody can hand to another process.
 func (w *switchesSave) Answered(s *Saver, t *SavedThread) error {
+	if w.flusher.Err() == nil && w.flusher.Result() != 0 {
+		return &fault.Error{Code: fault.IOFlusher, Object: t.name(s.View)}
+	}
 	for i, row := range w.keyrings {
 		err := row.Err()
 		switch {

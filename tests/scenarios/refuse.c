@@ -6,12 +6,14 @@
 
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
+#include <sys/resource.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -412,6 +414,24 @@ static void semaphore_verify(int cycle)
 	check_eq(semctl(set, 0, GETVAL), 1);
 	if (cycle == 3)
 		check_eq(semctl(set, 0, IPC_RMID), 0);
+}
+
+/* With a thread nobody can tell that it has any, and elsewhere not even since when. */
+static void *idle(void *arg)
+{
+	for (;;)
+		pause();
+	return arg;
+}
+
+static void semaphores_elsewhere_setup(void)
+{
+	pthread_t t;
+
+	if (unshare(CLONE_NEWIPC))
+		needs("CAP_SYS_ADMIN");
+	semaphore_setup();
+	check_eq(pthread_create(&t, NULL, idle, NULL), 0);
 }
 
 static void hugetlb_setup(void)
@@ -906,6 +926,20 @@ static void unix_filter_setup(void)
 	check_eq(setsockopt(fds[0], SOL_SOCKET, 26 /* SO_ATTACH_FILTER */, &filter, sizeof(filter)), 0);
 }
 
+/* Its address space is full: no room for the calls that save it. */
+static void space_setup(void)
+{
+	struct rlimit space;
+	long pages;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	check(f && fscanf(f, "%ld", &pages) == 1);
+	check_eq(fclose(f), 0);
+	check_eq(getrlimit(RLIMIT_AS, &space), 0);
+	space.rlim_cur = (rlim_t)pages * 4096 + (900 << 10);
+	check_eq(setrlimit(RLIMIT_AS, &space), 0);
+}
+
 #define REFUSE(name, flags, setup, verify, errno_) \
 	{ name, (flags) | REFUSED, setup, verify, NULL, errno_ }
 
@@ -946,6 +980,7 @@ SCENARIOS(
 	REFUSE("packet", BOTH, packet_setup, NULL, EOPNOTSUPP),
 	REFUSE("raw", BOTH, raw_setup, NULL, EOPNOTSUPP),
 	REFUSE("netlink", BOTH, netlink_setup, netlink_verify, EOPNOTSUPP),
+	REFUSE("address-space", BOTH, space_setup, NULL, ENOMEM),
 	REFUSE("sandbox", BOTH, sandbox_setup, NULL, EOPNOTSUPP),
 	REFUSE("netfilter", BOTH, netfilter_setup, NULL, EOPNOTSUPP),
 	REFUSE("cork", BOTH, cork_setup, NULL, EOPNOTSUPP),
@@ -980,6 +1015,7 @@ SCENARIOS(
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("registered", BOTH, registered_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("semaphore", BOTH, semaphore_setup, semaphore_verify, EOPNOTSUPP),
+	REFUSE("semaphores-elsewhere", BOTH | ROOT, semaphores_elsewhere_setup, semaphore_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
 	REFUSE("sysv", SELF, sysv_setup, shared_verify, EOPNOTSUPP),
 	REFUSE("shared", EXTERNAL, shared_setup, shared_verify, EOPNOTSUPP),
