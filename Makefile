@@ -11,11 +11,15 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 STATICCHECK := .cache/bin/staticcheck-v0.8.2
 UNIT        := ./core/... ./seccomp/... ./shim/... ./syscalls/... ./tracer/... ./tests/cmd/...
 SAMPLES     := $(patsubst samples/%.c,bin/samples/%,$(wildcard samples/*.c))
+USES_BIN    := $(patsubst samples/%.c,bin/samples/%,$(wildcard samples/uses/*.c))
 HEADERS     := $(shell find shim/include -name '*.h' 2>/dev/null)
 REPORT      := .cache/bin/report
 
+# What the readme of 2009 says checkpoints are good for.
+USES := failure-recovery response-time utilisation fault-resilience load-balancing maintenance time-travel
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test race bench fuzz lint generate generate-check man samples samples-original install clean
+.PHONY: help setup setup-tests build demo uses test race bench fuzz lint generate generate-check man samples samples-original install clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +35,12 @@ build: setup ## Build bin/crshim
 
 demo: build samples ## Set up, build, then checkpoint, kill and restart a counting program
 	@samples/demo.sh bin/crshim bin/samples
+
+uses: build $(USES_BIN) ## Run the seven uses of samples/uses, each of which judges itself
+	@for use in $(USES); do \
+	  printf '\n== %s\n' "$$use"; \
+	  samples/uses/$$use.sh bin/crshim bin/samples/uses || [ $$? = 77 ] || exit 1; \
+	done
 
 test: setup-tests build samples $(REPORT) ## Run all tests; the last line is the count
 	@$(REPORT) -timeout 18m $(TESTFLAGS) ./...
@@ -73,6 +83,7 @@ generate-check: build ## Fail if a generated table is out of date
 man: build ## Write the man pages to bin/man
 	@bin/crshim man bin/man
 
+$(USES_BIN): samples/uses/uses.h
 samples: $(SAMPLES) ## Build the programs in samples/ into bin/samples
 bin/samples/%: samples/%.c $(HEADERS) | build
 	@mkdir -p $(@D)
