@@ -21,11 +21,11 @@ jobs_on() {
     echo $n
 }
 
-# shares: what part of the last second each of the jobs in $jobs had a processor.
+# shares: what part of half a second each of the jobs in $jobs had a processor.
 shares() {
     for pid in $jobs; do cut -d ' ' -f 1 "/proc/$pid/schedstat"; done >ran.before
     before=$(now)
-    sleep 1
+    sleep 0.5
     elapsed=$(($(now) - before))
     for pid in $jobs; do cut -d ' ' -f 1 "/proc/$pid/schedstat"; done >ran.after
     paste ran.before ran.after | awk -v ms=$elapsed '{ printf "%s%d %%", sep, ($2 - $1) / 10000 / ms; sep = ", " }'
@@ -35,13 +35,13 @@ say "1. Two hosts: alpha has processor $cpu_alpha, beta processor $cpu_beta. Thr
 start_hosts
 jobs=''
 for n in 1 2 3; do
-    show "alpha: job 180 >/srv/out.$n &"
-    taskset -c "$cpu_alpha" $(into alpha) sh -c 'exec /programs/job 180 >"/srv/out.$1" </dev/null 2>&1' sh $n &
+    show "alpha: job 120 >/srv/out.$n &"
+    taskset -c "$cpu_alpha" $(into alpha) sh -c 'exec /programs/job 120 >"/srv/out.$1" </dev/null 2>&1' sh $n &
     jobs="$jobs $!"
     ours $!
 done
 for n in 1 2 3; do at_round shared/out.$n 2; done
-note "jobs: $(jobs_on alpha) on alpha, $(jobs_on beta) on beta; of the last second each had $(shares)"
+note "jobs: $(jobs_on alpha) on alpha, $(jobs_on beta) on beta; of half a second each had $(shares)"
 
 say '2. As long as alpha has two jobs more than beta, one of them goes there. It computes with the processor of that host:
    --limits caller leaves out that it was bound to the other one.'
@@ -52,7 +52,7 @@ while [ $(($(jobs_on alpha) - $(jobs_on beta))) -ge 2 ]; do
     jobs="${jobs% *} $moved"
 done
 [ -n "${moved:-}" ] || fail 'no job was moved'
-note "jobs: $(jobs_on alpha) on alpha, $(jobs_on beta) on beta; of the last second each had $(shares)"
+note "jobs: $(jobs_on alpha) on alpha, $(jobs_on beta) on beta; of half a second each had $(shares)"
 [ "$(jobs_on alpha) $(jobs_on beta)" = '2 1' ] || fail 'the load is not what it should be'
 [ "$(taskset -cp "$moved" | sed 's/.*: //')" = "$cpu_beta" ] || fail 'the job that was moved is still bound to the processor of alpha'
 
