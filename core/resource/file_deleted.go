@@ -188,7 +188,10 @@ func dumpDeleted(s *Saver, c *contents, ref object.Ref, target string) error {
 	if err := s.W.Put(uint32(ref), &rec); err != nil {
 		return err
 	}
-	return c.dump(s.W, uint32(ref))
+	if err := c.dump(s.W, uint32(ref)); err != nil {
+		return err
+	}
+	return c.dumpTail(s.W, uint32(ref))
 }
 
 // stagedDeleted is a deleted file in the caller.
@@ -256,6 +259,9 @@ func (b *Builder) makeDeleted(ref object.Ref) (*stagedDeleted, error) {
 	b.Expect(p.Call(unix.SYS_FCHMOD, fd, tracer.Imm(0o600)), fault.FileState, rec.Path) // whatever the umask
 	b.Expect(p.Ftruncate(fd, int64(rec.Size)), fault.FileContents, rec.Path)
 	if err := b.loadContents(fd, rec.Size, rec.Path); err != nil {
+		return nil, err
+	}
+	if err := b.loadTail(fd, rec.Size, rec.Path); err != nil {
 		return nil, err
 	}
 	b.deleted = append(b.deleted, file)

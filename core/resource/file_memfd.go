@@ -25,6 +25,7 @@ var memfd = FileKind{
 		image.Row[memfdOpenRecord](memfdOpenKind, "FD_MEMFD", image.InFiles, "an open memfd; its parent is the reference of the open file"),
 		image.Row[memfdRecord](memfdKind, "MEMFD", image.Anywhere, "a memfd, where it is met first; its parent is the reference of the file; FILE_DATA follow"),
 		image.Row[memfdPool](memfdPoolKind, "MEMFD_POOL", image.Anywhere, "the memfd is of the huge page pool; behind MEMFD"),
+		fileTailRow,
 	},
 	Match: func(_ *View, f *procfs.FD) bool {
 		return f.Nlink == 0 && strings.HasPrefix(f.Target, memfdPrefix) && strings.HasSuffix(f.Target, memfdSuffix)
@@ -126,7 +127,10 @@ func dumpMemfdInode(s *Saver, c *contents, ref object.Ref, name string) error {
 		}
 		c.alone = false // hugetlbfs does not tell holes
 	}
-	return c.dump(s.W, uint32(ref))
+	if err := c.dump(s.W, uint32(ref)); err != nil {
+		return err
+	}
+	return c.dumpTail(s.W, uint32(ref))
 }
 
 // poolPage is the size of its pages if it is of the huge page pool, else 0.
@@ -203,6 +207,9 @@ func makeMemfd(b *Builder, ref object.Ref) (carriedInode, error) {
 		err = b.fillPool(made, rec.Size, page)
 	} else {
 		err = b.loadContents(made.fd, rec.Size, made.path)
+	}
+	if err == nil {
+		err = b.loadTail(made.fd, rec.Size, made.path)
 	}
 	if err != nil {
 		return nil, err

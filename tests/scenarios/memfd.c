@@ -192,6 +192,36 @@ static void opened_verify(int cycle)
 	check_eq(lseek(fd3, 0, SEEK_SET), 0);
 }
 
+/* What mappings show behind the end, and no read: of a memfd and of a deleted file. */
+static char *tails[2];
+
+static void tail_setup(void)
+{
+	int f[2];
+
+	f[0] = (int)syscall(SYS_memfd_create, "tail", 0);
+	f[1] = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	for (int i = 0; i < 2; i++) {
+		if (f[i] < 0)
+			needs("memfd_create(2), /dev/shm");
+		check_eq(ftruncate(f[i], 4096 + 100), 0);
+		tails[i] = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, f[i], 0);
+		check(tails[i] != MAP_FAILED);
+		fill(tails[i] + 4096, 100, 1);
+		fill(tails[i] + 4096 + 100, 1000, 2);
+	}
+}
+
+static void tail_verify(int cycle)
+{
+	(void)cycle;
+	for (int i = 0; i < 2; i++) {
+		filled(tails[i] + 4096, 100, 1);
+		filled(tails[i] + 4096 + 100, 1000, 2);
+		check_eq(tails[i][4096 + 1100], 0);
+	}
+}
+
 SCENARIOS(
 	{ "contents", BOTH, contents_setup, contents_verify, NULL, 0 },
 	{ "holes", BOTH, holes_setup, holes_verify, NULL, 0 },
@@ -199,4 +229,5 @@ SCENARIOS(
 	{ "sealed", BOTH, sealed_setup, sealed_verify, NULL, 0 },
 	{ "noexec", BOTH, noexec_setup, noexec_verify, NULL, 0 },
 	{ "opened", BOTH, opened_setup, opened_verify, NULL, 0 },
+	{ "tail", BOTH, tail_setup, tail_verify, NULL, 0 },
 )
