@@ -277,7 +277,7 @@ func TestBlank(t *testing.T) {
 	is(t, unix.Kill(int(pid), 0), unix.ESRCH)
 }
 
-func TestClone(t *testing.T) {
+func TestFork(t *testing.T) {
 	if unix.Geteuid() != 0 {
 		t.Skip("needs: CAP_CHECKPOINT_RESTORE (a process number of our choice)")
 	}
@@ -286,33 +286,39 @@ func TestClone(t *testing.T) {
 		must(t, err)
 		want, err := ownState(b)
 		must(t, err)
-		_, err = b.Clone(TID(unix.Getpid()))
-		is(t, err, unix.EEXIST)
-		_, err = b.Clone(1 << 30)
-		is(t, err, unix.EINVAL)
 		number := freePID(t)
-		for _, tid := range []TID{0, number} {
-			c, err := b.Clone(tid)
-			must(t, err)
-			if tid != 0 {
-				equal(t, "number", c.TID(), tid)
+		before, err := b.maps()
+		must(t, err)
+		must(t, b.Inject(InjectOptions{}, func(r *Remote) error {
+			_, err = r.Fork(TID(unix.Getpid()), unix.SIGCHLD)
+			is(t, err, unix.EEXIST)
+			_, err = r.Fork(1<<30, unix.SIGCHLD)
+			is(t, err, unix.EINVAL)
+			p := r.Program()
+			p.Prctl(unix.PR_SET_NAME, Ptr(p.String("parent")))
+			must(t, p.Run())
+			for tid, signal := range map[TID]unix.Signal{0: 0, number: unix.SIGCHLD} {
+				c, err := r.Fork(tid, signal)
+				must(t, err)
+				if tid != 0 {
+					equal(t, "number", c.TID(), tid)
+				}
+				sameState(t, c, want)
+				m, err := c.maps()
+				must(t, err)
+				equal(t, "mappings", len(m), len(before))
+				g := &target{t: t, pid: c.TID()}
+				equal(t, "parent", g.status().PPid, b.TID())
+				equal(t, "name", g.status().Name, "parent")
+				must(t, c.Inject(InjectOptions{}, func(r *Remote) error {
+					got, err := r.Syscall(unix.SYS_GETPID)
+					equal(t, "getpid", TID(got), c.TID())
+					return err
+				}))
+				must(t, c.Kill())
 			}
-			sameState(t, c, want)
-			sameState(t, b, want)
-			a, err := b.maps()
-			must(t, err)
-			m, err := c.maps()
-			must(t, err)
-			equal(t, "mappings", len(m), len(a))
-			st := (&target{t: t, pid: c.TID()}).status()
-			equal(t, "parent", st.PPid, TID(unix.Getpid()))
-			must(t, c.Inject(InjectOptions{}, func(r *Remote) error {
-				got, err := r.Syscall(unix.SYS_GETPID)
-				equal(t, "getpid", TID(got), c.TID())
-				return err
-			}))
-			must(t, c.Kill())
-		}
+			return nil
+		}))
 		must(t, b.Kill())
 	})
 }

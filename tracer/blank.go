@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"structs"
+
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -182,99 +182,4 @@ func imageOf(program []byte, lowest int) (int, error) {
 	}
 	defer unix.Close(read)
 	return unix.FcntlInt(uintptr(read), unix.F_DUPFD_CLOEXEC, lowest)
-}
-
-// cloneArgs is struct clone_args of <linux/sched.h>, first published size but
-// one: CLONE_ARGS_SIZE_VER1, Linux 5.5.
-type cloneArgs struct {
-	_          structs.HostLayout
-	flags      uint64
-	pidfd      uint64
-	childTID   uint64
-	parentTID  uint64
-	exitSignal uint64
-	stack      uint64
-	stackSize  uint64
-	tls        uint64
-	setTID     uint64
-	setTIDSize uint64
-}
-
-const cloneArgsSize = 80
-
-func (a *cloneArgs) encode() []byte {
-	return words(a.flags, a.pidfd, a.childTID, a.parentTID, a.exitSignal, a.stack, a.stackSize, a.tls, a.setTID, a.setTIDSize)
-}
-
-// Clone makes a sibling of this stopped, single-threaded process: a copy, a
-// child of its parent, stopped in the same place and traced with the same
-// options. Its process number in the innermost namespace is tid, or any if
-// tid is 0 (clone3(2), CLONE_PARENT and set_tid).
-//
-// The error wraps EEXIST if the number is taken (also as a process group or
-// session), EPERM if we may not choose, EINVAL if it is out of range.
-func (e *Tracee) Clone(tid TID) (*Tracee, error) {
-	child, err := e.clone(tid)
-	if err != nil {
-		if tid != 0 {
-			return nil, fmt.Errorf("clone task %d as %d: %w", e.tid, tid, err)
-		}
-		return nil, fmt.Errorf("clone task %d: %w", e.tid, err)
-	}
-	return child, nil
-}
-
-func (e *Tracee) clone(tid TID) (child *Tracee, err error) {
-	if err := e.ready(); err != nil {
-		return nil, err
-	}
-	e.events = unix.PTRACE_O_TRACECLONE
-	defer func() {
-		e.events = 0
-		if !e.gone {
-			err = errors.Join(err, e.setOptions())
-		}
-	}()
-	if err := e.setOptions(); err != nil {
-		return nil, err
-	}
-	err = e.Inject(InjectOptions{}, func(r *Remote) error {
-		p := r.Program()
-		args := cloneArgs{flags: unix.CLONE_PARENT}
-		if tid != 0 {
-			args.setTID, args.setTIDSize = uint64(p.Bytes(words(uint64(tid)))), 1
-		}
-		p.Call(unix.SYS_CLONE3, Ptr(p.Bytes(args.encode())), Imm(cloneArgsSize))
-		if err := p.Run(); err != nil {
-			return err
-		}
-		child, err = r.adopt()
-		return err
-	})
-	return child, err
-}
-
-// adopt takes over the process that r's task has just cloned. It came
-// attached, and with a copy of the whole loan, which it gives back on its own
-// account.
-func (r *Remote) adopt() (*Tracee, error) {
-	e := r.e
-	c := &Tracee{t: e.t, tid: r.newTID, leader: r.newTID, opt: e.opt, suspended: e.suspended, events: e.events, boot: e.boot}
-	e.t.tracees[c.tid] = c
-	stop, err := c.waitNext(-1)
-	if err == nil && stop.Gone() {
-		err = ErrGone
-	}
-	if err != nil {
-		return nil, err
-	}
-	loan := *r
-	loan.e, loan.held, loan.boot = c, nil, bootKey{c.leader, r.boot.addr}
-	e.t.boots[loan.boot] = true
-	loan.undo = loan.at.undo.End // the copies of registered calls are not its to make
-	if err := loan.giveBack(false); err != nil {
-		return nil, errors.Join(err, c.Kill())
-	}
-	c.events = 0
-	return c, c.setOptions()
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // doomed is the main function of a tracer that ends itself by SIGKILL ahead of
@@ -121,6 +123,40 @@ var scenarios = map[string]func(*Tracee) error{
 	},
 }
 
+func init() {
+	scenarios["fork"] = func(e *Tracee) error {
+		err := e.Inject(InjectOptions{}, func(r *Remote) error {
+			c, err := r.Fork(0, unix.SIGCHLD)
+			if err != nil {
+				return err
+			}
+			err = c.Inject(InjectOptions{}, func(own *Remote) error {
+				pid, err := own.Syscall(unix.SYS_GETPID)
+				if err == nil && pid == uint64(r.self) {
+					err = errors.New("the child has the number of its parent")
+				}
+				return err
+			})
+			return errors.Join(errScenario, err, c.Kill())
+		})
+		if err.Error() != errScenario.Error() {
+			return err
+		}
+		return nil
+	}
+}
+
+// children lists those of the target.
+func (g *target) children() []TID {
+	g.t.Helper()
+	p, err := procfs.Open(g.pid)
+	must(g.t, err)
+	defer p.Close()
+	pids, err := p.Children()
+	must(g.t, err)
+	return pids
+}
+
 // killTracer runs doomed, and says whether it came to its end.
 func killTracer(t *testing.T, n int, g *target, scenario string, cred *syscall.Credential) (finished bool) {
 	t.Helper()
@@ -173,6 +209,7 @@ func TestTracerKilled(t *testing.T) {
 		{"nap", "nothing", nil, 1},
 		{"echo", "undone", nil, 3},
 		{"spin", "nothing", nobody, 3},
+		{"spin", "fork", nil, 1},
 	} {
 		name := c.target + "-" + c.scenario
 		if c.cred != nil {
@@ -193,6 +230,7 @@ func TestTracerKilled(t *testing.T) {
 					st := g.status()
 					return st.TracerPid == 0 && st.State != 't'
 				})
+				g.until("end of its children", func() bool { return len(g.children()) == 0 })
 				if c.target == "echo" {
 					g.echo()
 				}

@@ -134,7 +134,10 @@ ba 00 00 00 00          ;           mov $0, %edx
 4c 8b 2d df 0e 00 00    ;           mov hdr+160(%rip), %r13
 4c 8b 35 e0 0e 00 00    ;           mov hdr+168(%rip), %r14
 4c 8b 3d e1 0e 00 00    ;           mov hdr+176(%rip), %r15
-ff 25 e3 0e 00 00       ;           jmp *hdr+184(%rip)`
+ff 25 e3 0e 00 00       ;           jmp *hdr+184(%rip)
+31 ff                   ; ended:    xor %edi, %edi
+b8 e7 00 00 00          ;           mov $231, %eax
+0f 05                   ;           syscall`
 
 // Offsets in the header page.
 const (
@@ -166,6 +169,7 @@ var (
 	stubRollback = Addr(stubListing.offset("rollback"))
 	stubCall     = Addr(stubListing.offset("call") + 3) // its syscall instruction
 	stubParked   = Addr(stubListing.offset("parked"))
+	stubEnded    = Addr(stubListing.offset("ended")) // where a child begins that nobody takes over
 )
 
 // leaveRegs encodes what the stub loads at leave.

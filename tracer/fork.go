@@ -1,0 +1,105 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"structs"
+
+	"golang.org/x/sys/unix"
+)
+
+// cloneArgs is struct clone_args of <linux/sched.h>, first published size but
+// one: CLONE_ARGS_SIZE_VER1, Linux 5.5.
+type cloneArgs struct {
+	_          structs.HostLayout
+	flags      uint64
+	pidfd      uint64
+	childTID   uint64
+	parentTID  uint64
+	exitSignal uint64
+	stack      uint64
+	stackSize  uint64
+	tls        uint64
+	setTID     uint64
+	setTIDSize uint64
+}
+
+const cloneArgsSize = 80
+
+func (a *cloneArgs) encode() []byte {
+	return words(a.flags, a.pidfd, a.childTID, a.parentTID, a.exitSignal, a.stack, a.stackSize, a.tls, a.setTID, a.setTIDSize)
+}
+
+// Fork makes a child of the borrowed, single-threaded process: a copy of its
+// memory as it is now but for our scratch memory, with its descriptors, stopped
+// where the process itself was stopped, and with the state that it goes back to.
+// Its number in the innermost namespace is tid, or any if tid is 0 (clone3(2),
+// set_tid). At its end the parent gets the signal, 0 for none.
+//
+// Until it is detached the child ends when we do, by ExitKill; the caller has to
+// kill it if fn fails. An undo call of the parent reaps it.
+//
+// The error wraps EEXIST if the number is taken (also as a process group or
+// session), EPERM if we may not choose, EINVAL if it is out of range, EAGAIN if
+// there are too many processes.
+func (r *Remote) Fork(tid TID, signal unix.Signal) (*Tracee, error) {
+	if err := r.ready(); err != nil {
+		return nil, err
+	}
+	child, err := r.fork(tid, signal)
+	if err != nil {
+		return nil, fmt.Errorf("fork task %d: %w", r.e.tid, err)
+	}
+	return child, nil
+}
+
+func (r *Remote) fork(tid TID, signal unix.Signal) (child *Tracee, err error) {
+	e := r.e
+	e.events = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK // the latter if the signal is SIGCHLD
+	defer func() {
+		e.events = 0
+		if !e.gone {
+			err = errors.Join(err, e.setOptions())
+		}
+	}()
+	if err := e.setOptions(); err != nil {
+		return nil, err
+	}
+	p := r.Program()
+	// If we are gone before we have it, it finds nothing to do but to end.
+	end := p.Bytes(words(0, 0, uint64(r.at.code.Start+stubEnded)))
+	args := cloneArgs{exitSignal: uint64(signal), stack: uint64(end), stackSize: 16}
+	if tid != 0 {
+		args.setTID, args.setTIDSize = uint64(p.Bytes(words(uint64(tid)))), 1
+	}
+	row := p.Call(unix.SYS_CLONE3, Ptr(p.Bytes(args.encode())), Imm(cloneArgsSize))
+	row.ctl |= ctlSpawn
+	row.Undo(unix.SYS_WAIT4, row, Imm(0), Imm(unix.WALL), Imm(0))
+	if err := p.Run(); err != nil {
+		return nil, err
+	}
+	return r.adopt()
+}
+
+// adopt takes over the process that r's task has just forked. It came attached,
+// and with a copy of the whole loan, which it gives back on its own account.
+func (r *Remote) adopt() (*Tracee, error) {
+	e := r.e
+	c := &Tracee{t: e.t, tid: r.newTID, leader: r.newTID, opt: Options{ExitKill: true}, suspended: e.suspended, boot: e.boot}
+	e.t.tracees[c.tid] = c
+	stop, err := c.waitNext(-1)
+	if err == nil && stop.Gone() {
+		err = ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	loan := *r
+	loan.e, loan.held, loan.boot = c, nil, bootKey{c.leader, r.boot.addr}
+	e.t.boots[loan.boot] = true
+	loan.undo = loan.at.undo.End // the copies of registered calls are not its to make
+	if err := errors.Join(c.setOptions(), loan.giveBack(false)); err != nil {
+		return nil, errors.Join(err, c.Kill())
+	}
+	return c, nil
+}
