@@ -3,7 +3,7 @@ package core
 import (
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -89,13 +89,13 @@ type checkpoint struct {
 	waiting *task.Waiting
 	process procfs.PID // the caller's thread group, 0 without a caller
 
-	tracer *tracer.Tracer
-	caught *tracer.Tracee // the caller, stopped at the exit of its call
-	frozen *task.Frozen   // the target; in a self-checkpoint the caller itself
-	view   *resource.View
-	bytes  int64
-	lent   bool // the target has a descriptor of ours
-	asleep map[procfs.PID]resource.Asleep
+	tracer  *tracer.Tracer
+	caught  *tracer.Tracee // the caller, stopped at the exit of its call
+	frozen  *task.Tree     // in a self-checkpoint the caller itself, alone
+	members []*member      // of the tree, the root first
+	tree    *resource.Tree
+	bytes   int64
+	asleep  map[procfs.PID]resource.Asleep
 }
 
 // self tells whether the caller saves itself.
@@ -108,13 +108,13 @@ func (c *checkpoint) processes() []procfs.PID {
 	return []procfs.PID{c.req.Target, c.process}
 }
 
-// look takes a view of the target.
-func (c *checkpoint) look(by func(pid procfs.PID, self bool) (*resource.View, error)) (*resource.View, error) {
-	v, err := by(c.req.Target, c.self())
+// look takes a view of a process.
+func (c *checkpoint) look(pid procfs.PID, by func(pid procfs.PID, self bool) (*resource.View, error)) (*resource.View, error) {
+	v, err := by(pid, c.self())
 	if err != nil {
 		return nil, err
 	}
-	v.BenignFilters, v.CallsCaught = c.engine.filters(c.req.Target)
+	v.BenignFilters, v.CallsCaught = c.engine.filters(pid)
 	v.Image, v.External, v.SaveFiles = c.req.Out, c.req.External, c.req.SaveFiles
 	return v, nil
 }
@@ -127,38 +127,59 @@ func (c *checkpoint) predump() (err error) {
 			return err
 		}
 		if !c.self() {
-			if err := c.permit(); err != nil {
+			if err := c.permit(c.req.PID); err != nil {
 				return err
 			}
 		}
 	}
 	if c.self() && task.Alone(c.req.Target) {
-		c.frozen = &task.Frozen{PID: c.req.Target, Tasks: []*tracer.Tracee{c.caught}, Caller: c.caught}
-		return nil
+		c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target, c.caught)
+		return err
 	}
 	if by := task.TracedBy(c.req.Target); by != 0 && !c.self() {
 		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", by)}
 	}
-	v, err := c.look(resource.Glance)
+	pids := []procfs.PID{c.req.Target}
+	if !c.self() {
+		if pids, err = task.Descendants(c.req.Target); err != nil {
+			return err
+		}
+	}
+	c.asleep = make(map[procfs.PID]resource.Asleep)
+	var list fault.List
+	for _, pid := range pids {
+		refused, err := c.glance(pid, len(pids) == 1)
+		if err != nil && pid == c.req.Target {
+			return err
+		}
+		list = append(list, refused...) // a descendant may have ended meanwhile
+	}
+	return list.Err()
+}
+
+// glance looks at a running process and returns what stands in the way. What
+// its descriptors are is seen only of one that is alone.
+func (c *checkpoint) glance(pid procfs.PID, alone bool) (fault.List, error) {
+	v, err := c.look(pid, resource.Glance)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer v.Close()
 	v.Running = true
-	c.asleep = v.Sleepers()
+	maps.Copy(c.asleep, v.Sleepers())
 	if len(v.Survey()) == 0 {
-		return nil
+		return nil, nil
 	}
-	v.Running = false // refused in any case, so name everything
-	return v.Survey().Err()
+	v.Running = !alone // refused in any case, so name everything
+	return v.Survey(), nil
 }
 
 // run is everything that needs a stopped task.
 func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 	c.tracer = t
 	defer func() {
-		if c.view != nil {
-			c.view.Close()
+		for _, m := range c.members {
+			m.view.Close()
 		}
 		if lost := c.release(done, err); lost != nil && err == nil {
 			done, err = nil, lost
@@ -183,14 +204,13 @@ func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 }
 
 func (c *checkpoint) freeze() (err error) {
-	if c.frozen != nil {
-		return nil // the caller is all there is
+	switch {
+	case c.frozen != nil: // the caller is all there is
+	case c.self():
+		c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target, c.caught)
+	default:
+		c.frozen, err = task.FreezeTree(c.tracer, &c.engine.claims, c.req.Target, c.caught, c.process)
 	}
-	var own *tracer.Tracee
-	if c.self() {
-		own = c.caught
-	}
-	c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target, own)
 	return err
 }
 
@@ -198,12 +218,12 @@ func (c *checkpoint) freeze() (err error) {
 // look into the target: kcmp(2) asks for what a tracer that only reads needs
 // (PTRACE_MODE_READ_REALCREDS). The same call finds the target by the name
 // that the caller has for it.
-func (c *checkpoint) permit() error {
+func (c *checkpoint) permit(pid procfs.PID) error {
 	return c.caught.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) error {
 		const kcmpVM = 1
 		p := r.Program()
 		self := p.Call(unix.SYS_GETPID)
-		p.Call(unix.SYS_KCMP, self, tracer.Imm(uint64(c.req.PID)), tracer.Imm(kcmpVM), tracer.Imm(0), tracer.Imm(0))
+		p.Call(unix.SYS_KCMP, self, tracer.Imm(uint64(pid)), tracer.Imm(kcmpVM), tracer.Imm(0), tracer.Imm(0))
 		err := p.Run()
 		switch {
 		case err == nil:
@@ -222,21 +242,53 @@ func (c *checkpoint) permit() error {
 }
 
 // survey looks again at what can no longer change.
-func (c *checkpoint) survey() (err error) {
-	if c.caught != nil && !c.self() {
-		if err := c.permit(); err != nil { // the target may have changed its user meanwhile
+func (c *checkpoint) survey() error {
+	var views []*resource.View
+	place := make(map[*task.Member]int)
+	for i, m := range c.frozen.Members {
+		place[m] = i
+		v, err := c.look(m.PID, resource.Look)
+		if err != nil {
+			return err
+		}
+		c.members = append(c.members, &member{Member: m, view: v})
+		views = append(views, v)
+		for _, e := range m.Tasks {
+			if err := v.CheckStopped(e); err != nil {
+				return err
+			}
+		}
+		if err := c.permitMember(v); err != nil {
 			return err
 		}
 	}
-	if c.view, err = c.look(resource.Look); err != nil {
+	c.tree = resource.NewTree(views, func(i int) int { return place[c.members[i].Parent] })
+	if err := c.checkRelations(); err != nil {
 		return err
 	}
-	for _, e := range c.frozen.Tasks {
-		if err := c.view.CheckStopped(e); err != nil {
-			return err
-		}
+	if len(c.members) > 1 {
+		return nil // who has which files is seen when they can be brought together
 	}
-	return c.view.Survey().Err()
+	return c.tree.Survey().Err()
+}
+
+// permitMember asks again, as a process may have changed its user meanwhile.
+func (c *checkpoint) permitMember(v *resource.View) error {
+	if c.caught == nil || c.self() || v.PID == c.process {
+		return nil
+	}
+	if v.PID == c.req.Target {
+		return c.permit(c.req.PID)
+	}
+	// The caller's name for it is that of its own namespace.
+	caller, err := task.Level(c.caught.TID())
+	if err != nil {
+		return err
+	}
+	if names := v.Status.NStgid; caller <= len(names) {
+		return c.permit(names[caller-1])
+	}
+	return &fault.Error{Code: fault.CallPermission, Object: "checkpoint", Detail: v.Name()}
 }
 
 // dump writes the image. Its reader learns from the stream itself if it fails.
@@ -245,53 +297,17 @@ func (c *checkpoint) dump() (err error) {
 	if err != nil {
 		return err
 	}
-	trim := reserve(c.req.Out, c.view.Resident())
+	var resident uint64
+	for _, m := range c.members {
+		resident += m.view.Resident()
+	}
+	trim := reserve(c.req.Out, resident)
 	defer func() { err = errors.Join(err, trim()) }()
 	w := image.NewWriter(out, Records)
-	e := c.frozen.Leader()
 	var unkept error
-	err = e.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) (err error) {
-		defer func() {
-			if errors.Is(err, unix.EPIPE) && e != c.caught {
-				err = errors.Join(err, dropSIGPIPE(c.view, r))
-			}
-		}()
-		threads, err := c.threads(r)
-		if err != nil {
+	err = c.borrow(func() error {
+		if err := c.write(w); err != nil {
 			return err
-		}
-		fd, err := c.lendOutput(r)
-		if err != nil {
-			return err
-		}
-		s, err := resource.NewSaver(c.view, w, fd, threads, r)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, s.Close()) }()
-		s.Doomed = c.req.Then == KillTarget && !c.self()
-		if in := readback(c.req.Out); in != nil {
-			defer func() { _ = in.Close() }() // only read from
-			s.Readback, s.Position = in, func() (int64, error) { return c.req.Out.Seek(0, io.SeekCurrent) }
-		}
-		if err := s.Ask(); err != nil {
-			return err
-		}
-		if err := writeHead(w, c.view); err != nil {
-			return err
-		}
-		if err := s.Dump(); err != nil {
-			return err
-		}
-		if err := w.Close(); err != nil {
-			return err
-		}
-		if c.lent {
-			p := r.Program()
-			p.Close(fd)
-			if err := p.Run(); err != nil {
-				return err
-			}
 		}
 		if c.req.Saved != nil {
 			unkept = c.req.Saved() // here, since a doomed target goes on if this fails
@@ -310,26 +326,49 @@ func (c *checkpoint) dump() (err error) {
 	return err
 }
 
-// threads are what is saved of each task: its state as it was stopped.
-func (c *checkpoint) threads(leader *tracer.Remote) ([]*resource.SavedThread, error) {
-	var threads []*resource.SavedThread
-	for _, e := range c.frozen.Tasks {
-		t := &resource.SavedThread{TID: e.TID(), Tracee: e, Status: c.view.StatusOf(e.TID()), Called: e == c.frozen.Caller, Asleep: c.asleep[e.TID()]}
-		if t.Status == nil {
-			return nil, fmt.Errorf("save task %d: %w", e.TID(), tracer.ErrGone)
+// write asks every process about itself, and then saves one after the other.
+func (c *checkpoint) write(w *image.Writer) (err error) {
+	root := c.members[0]
+	if len(c.members) > 1 {
+		if err := c.tree.Gather(root.remote); err != nil {
+			return err
 		}
-		var err error
-		if e == c.frozen.Leader() {
-			t.State, err = leader.State()
-		} else {
-			t.State, err = e.State()
+		if err := c.tree.Survey().Err(); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
-		threads = append(threads, t)
 	}
-	return threads, nil
+	in := readback(c.req.Out)
+	if in != nil {
+		defer func() { _ = in.Close() }() // only read from
+	}
+	for _, m := range c.members {
+		if err := c.prepare(m, w, in); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.saver.Close()) }()
+	}
+	for _, m := range c.members {
+		if err := m.saver.Ask(); err != nil {
+			return err
+		}
+	}
+	if err := c.writeHead(w); err != nil {
+		return err
+	}
+	for _, m := range c.members {
+		if err := m.saver.Dump(); err != nil {
+			return err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	for _, m := range c.members {
+		if err := m.takeBack(); err != nil {
+			return err
+		}
+	}
+	return c.tree.Return(root.remote)
 }
 
 func (c *checkpoint) thaw() error {

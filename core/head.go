@@ -24,7 +24,7 @@ const profile = 13
 const arch = "x86_64"
 
 // writeHead writes all that comes before the first task.
-func writeHead(w *image.Writer, v *resource.View) error {
+func (c *checkpoint) writeHead(w *image.Writer) error {
 	head, err := newHead()
 	if err != nil {
 		return err
@@ -33,17 +33,28 @@ func writeHead(w *image.Writer, v *resource.View) error {
 	if err != nil {
 		return err
 	}
-	if !v.CallsCaught {
+	if !c.members[0].view.CallsCaught {
 		machine.CallProfile = 0
 	}
 	fpu := image.HeadArch{HasFXSR: 1, HasXsave: 1, XstateSize: uint16(machine.XsaveSize)}
-	for _, rec := range []any{head, &fpu, machine, &image.Tree{Tasks: 1}} {
+	for _, rec := range []any{head, &fpu, machine, &image.Tree{Tasks: uint32(len(c.members))}} {
 		if err := w.Put(0, rec); err != nil {
 			return err
 		}
 	}
-	vpid := int32(v.VPID())
-	return w.Raw(image.EncodePIDs([]image.PIDs{{VPID: vpid, VTGID: vpid, VPPID: int32(v.Stat.PPid)}}))
+	var pids []image.PIDs
+	for _, m := range c.members {
+		vpid := int32(m.view.VPID())
+		entry := image.PIDs{VPID: vpid, VTGID: vpid, VPPID: int32(m.view.Stat.PPid)}
+		if m.Parent != nil {
+			entry.VPPID = int32(c.memberOf(m.Parent).view.VPID())
+		}
+		pids = append(pids, entry)
+	}
+	if err := w.Raw(image.EncodePIDs(pids)); err != nil {
+		return err
+	}
+	return c.writeForest(w)
 }
 
 func newHead() (*image.Head, error) {
@@ -95,8 +106,8 @@ func ThisMachine() (*image.Machine, error) {
 }
 
 // readHead reads all that comes before the first task and returns what the
-// image says of its machine and its tasks.
-func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, root image.PIDs, err error) {
+// image says of its machine and its processes.
+func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, forest *forest, err error) {
 	if _, _, err = image.Expect[image.Head](r); err != nil {
 		return
 	}
@@ -110,17 +121,13 @@ func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, roo
 	if err != nil {
 		return
 	}
-	if tree.Tasks != 1 {
-		err = &fault.Error{Code: fault.ImageUnsupported, Object: "image", Detail: fmt.Sprintf("%d tasks", tree.Tasks)}
-		return
-	}
-	raw, err := r.Raw(binary.Size(root))
+	raw, err := r.Raw(int(tree.Tasks) * binary.Size(image.PIDs{}))
 	if err != nil {
 		return
 	}
 	pids, err := image.DecodePIDs(raw)
 	if err == nil {
-		root = pids[0]
+		forest, err = readForest(r, pids)
 	}
 	return
 }

@@ -42,34 +42,34 @@ func writeError(err error) error {
 	return &fault.Error{Code: fault.ImageWrite, Object: "image", Err: err}
 }
 
-// lendOutput gives the task the image's descriptor, so that it can write its
+// lendOutput gives a process the image's descriptor, so that it can write its
 // own memory. It gets none if that would be worse than copying: if its limit
 // on file sizes would stop it, or if the descriptor does not block.
-func (c *checkpoint) lendOutput(r *tracer.Remote) (tracer.FD, error) {
+func (c *checkpoint) lendOutput(m *member) (tracer.FD, error) {
 	if c.self() {
-		return c.taskMayWrite(c.req.OutFD)
+		return c.taskMayWrite(m.view, c.req.OutFD)
 	}
-	if ok, err := c.taskMayWrite(0); err != nil || ok < 0 {
+	if ok, err := c.taskMayWrite(m.view, 0); err != nil || ok < 0 {
 		return -1, err
 	}
-	if c.view.Resident() < lendLimit {
+	if m.view.Resident() < lendLimit {
 		return -1, nil
 	}
-	fd, err := r.SendFD(c.req.Out)
+	fd, err := m.remote.SendFD(c.req.Out)
 	if err != nil {
-		return -1, fmt.Errorf("lend the image to %s: %w", c.view.Name(), err)
+		return -1, fmt.Errorf("lend the image to %s: %w", m.view.Name(), err)
 	}
-	c.lent = true
+	m.lent = true
 	return fd, nil
 }
 
 // lendLimit is from how much memory on lending the descriptor is worth it.
 const lendLimit = 4 << 20
 
-func (c *checkpoint) taskMayWrite(fd tracer.FD) (tracer.FD, error) {
-	limit, err := procfs.LimitOf(c.req.Target, unix.RLIMIT_FSIZE)
+func (c *checkpoint) taskMayWrite(v *resource.View, fd tracer.FD) (tracer.FD, error) {
+	limit, err := procfs.LimitOf(v.PID, unix.RLIMIT_FSIZE)
 	if err != nil {
-		return -1, fmt.Errorf("read file size limit of %s: %w", c.view.Name(), err)
+		return -1, fmt.Errorf("read file size limit of %s: %w", v.Name(), err)
 	}
 	flags, err := unix.FcntlInt(c.req.Out.Fd(), unix.F_GETFL, 0)
 	if err != nil {

@@ -68,6 +68,8 @@ type Opened struct {
 	CallsCaught bool
 	// Policy may be set before Into.
 	Policy resource.Policy
+	// KeepPIDs makes it an error if a process of the tree cannot have its number.
+	KeepPIDs bool
 }
 
 // Open reads the head of an image. Into or Close must follow.
@@ -76,13 +78,13 @@ func (e *Engine) Open(in *os.File) (*Opened, error) {
 	if err := r.open(); err != nil {
 		return nil, err
 	}
-	return &Opened{r: r, PID: procfs.PID(r.root.VPID), CallsCaught: r.machine.CallProfile != 0}, nil
+	return &Opened{r: r, PID: procfs.PID(r.forest.living[0].VPID), CallsCaught: r.machine.CallProfile != 0}, nil
 }
 
 // Into rebuilds the process in a blank process. It ends with the process
 // running; on failure there is none.
 func (o *Opened) Into(blank Blank) (*Restarted, error) {
-	o.r.acquire, o.r.policy = blank, o.Policy
+	o.r.acquire, o.r.policy, o.r.keepPIDs = blank, o.Policy, o.KeepPIDs
 	defer o.Close()
 	return tracer.Run(o.r.run)
 }
@@ -92,13 +94,15 @@ func (o *Opened) Close() { o.r.close() }
 
 // restart is one restart on its way.
 type restart struct {
-	engine  *Engine
-	in      *os.File
-	inFD    tracer.FD
-	acquire Blank
-	policy  resource.Policy
-	blank   bool // the process was made for this restart and ends if it fails
-	watch   stopwatch
+	engine   *Engine
+	in       *os.File
+	inFD     tracer.FD
+	acquire  Blank
+	policy   resource.Policy
+	keepPIDs bool
+	lost     bool // the caller is no longer itself
+	blank    bool // the process was made for this restart and ends if it fails
+	watch    stopwatch
 
 	caller      procfs.PID // 0 without one
 	source      image.Source
@@ -106,11 +110,11 @@ type restart struct {
 	reader      *image.Reader
 	fpu         *image.HeadArch
 	machine     *image.Machine
-	root        image.PIDs
+	forest      *forest
 
-	tracee  *tracer.Tracee
-	view    *resource.View
-	builder *resource.Builder
+	tracee *tracer.Tracee
+	taskIn tracer.FD
+	plants []*plant // the processes as they grow, the caller first
 }
 
 // open carries out what needs no process yet.
@@ -139,7 +143,7 @@ func (r *restart) receive() (err error) {
 }
 
 func (r *restart) decode() (err error) {
-	if r.fpu, r.machine, r.root, err = readHead(r.reader); err != nil {
+	if r.fpu, r.machine, r.forest, err = readHead(r.reader); err != nil {
 		return err
 	}
 	own, err := ThisMachine()
@@ -157,21 +161,18 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 		return nil, err
 	}
 	// The view is taken before anything of ours is in the caller.
-	if r.view, err = resource.Look(r.tracee.TID(), true); err != nil {
+	view, err := resource.Look(r.tracee.TID(), true)
+	if err != nil {
 		return nil, errors.Join(err, r.giveUp(err))
 	}
-	defer r.view.Close()
-	err = r.tracee.Inject(tracer.InjectOptions{ScratchSize: scratchSize}, r.rebuild)
-	if r.builder != nil {
-		_ = r.reader.Drain() // what it can say, the reader has said already
-		_ = r.builder.Close()
-	}
-	if err != nil {
+	r.plants = []*plant{{process: r.forest.living[0], tracee: r.tracee, view: view}}
+	defer r.closePlants()
+	if err := r.rebuild(); err != nil {
 		err = imageError(err)
 		return nil, errors.Join(err, r.giveUp(err))
 	}
-	done = &Restarted{PID: r.tracee.TID(), Value: r.builder.Threads[0].State.Regs.Result()}
-	if err := r.watch.step("record", func() error { return errors.Join(r.tracee.Detach(0), r.builder.Detach()) }); err != nil {
+	done = &Restarted{PID: r.tracee.TID(), Value: r.plants[0].builder.Threads[0].State.Regs.Result()}
+	if err := r.watch.step("record", r.letGo); err != nil {
 		return nil, err
 	}
 	done.Timing = r.watch.steps
@@ -184,55 +185,74 @@ const scratchSize = 16 << 20
 
 // giveUp lets a caller go on with the errno, and ends what cannot go on.
 func (r *restart) giveUp(err error) error {
-	if r.blank || errors.Is(err, fault.CommitFailed) {
+	if r.blank || r.lost {
 		return r.tracee.Kill()
 	}
 	return errors.Join(r.tracee.SetResult(result(err)), r.tracee.Detach(0))
 }
 
 // rebuild stages the image and puts it in the stopped task's place.
-func (r *restart) rebuild(rem *tracer.Remote) error {
-	if err := r.watch.step("stage", func() error { return r.stage(rem) }); err != nil {
+func (r *restart) rebuild() (err error) {
+	failed := true
+	defer func() {
+		if r.plants[0].builder != nil {
+			_ = r.reader.Drain() // what it can say, the reader has said already
+		}
+		err = errors.Join(err, r.giveBack(failed))
+	}()
+	if err := r.watch.step("stage", r.stage); err != nil {
 		return err
 	}
-	return r.watch.step("commit", r.builder.Commit)
+	if err := r.watch.step("commit", r.commit); err != nil {
+		return err
+	}
+	failed = false
+	return nil
 }
 
-func (r *restart) stage(rem *tracer.Remote) (err error) {
+func (r *restart) stage() (err error) {
+	root := r.plants[0]
+	if root.remote, err = root.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
+		return err
+	}
 	if err := r.checkCaller(); err != nil {
 		return err
 	}
-	fd := r.inFD
-	if fd < 0 {
-		if fd, err = rem.SendFD(r.in); err != nil {
-			return fmt.Errorf("hand the image to %s: %w", r.view.Name(), err)
+	r.taskIn = r.inFD
+	if r.taskIn < 0 {
+		if r.taskIn, err = root.remote.SendFD(r.in); err != nil {
+			return fmt.Errorf("hand the image to %s: %w", root.view.Name(), err)
 		}
 	}
-	if r.builder, err = resource.NewBuilder(r.view, procfs.PID(r.root.VPID), r.reader, r.in, fd, r.source, r.tracee, rem); err != nil {
+	if err := r.load(root); err != nil {
 		return err
 	}
-	r.builder.XstateSize = int(r.fpu.XstateSize)
-	r.builder.Policy, r.builder.Warn = r.policy, r.engine.warn
-	if err := r.builder.Load(); err != nil {
+	if err := r.grow(); err != nil {
 		return err
 	}
 	if err := r.readTail(); err != nil {
 		return err
 	}
-	return r.builder.Spawn()
+	for _, p := range r.plants {
+		if err := p.builder.Spawn(); err != nil {
+			return err
+		}
+	}
+	return r.arrange()
 }
 
 // checkCaller refuses callers that would leave something behind.
 func (r *restart) checkCaller() error {
-	if err := r.view.CheckStopped(r.tracee); err != nil {
+	view := r.plants[0].view
+	if err := view.CheckStopped(r.tracee); err != nil {
 		return err
 	}
-	if n := r.view.Status.Threads; n > 1 {
-		return &fault.Error{Code: fault.CallerThreads, Object: r.view.Name(), Detail: fmt.Sprintf("%d threads", n)}
+	if n := view.Status.Threads; n > 1 {
+		return &fault.Error{Code: fault.CallerThreads, Object: view.Name(), Detail: fmt.Sprintf("%d threads", n)}
 	}
-	benign, _ := r.engine.filters(r.view.PID)
-	if n := r.view.Status.SeccompFilters - benign; r.view.Status.Seccomp != 0 && n > 0 {
-		return &fault.Error{Code: fault.CallerFilter, Object: r.view.Name(), Detail: fmt.Sprintf("%d filters", n)}
+	benign, _ := r.engine.filters(view.PID)
+	if n := view.Status.SeccompFilters - benign; view.Status.Seccomp != 0 && n > 0 {
+		return &fault.Error{Code: fault.CallerFilter, Object: view.Name(), Detail: fmt.Sprintf("%d filters", n)}
 	}
 	return nil
 }

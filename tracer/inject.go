@@ -57,25 +57,40 @@ type Remote struct {
 // The error is fn's own, ErrGone if the task has ended, ErrCompat for 32-bit
 // code, or says why the task could not be borrowed or given back.
 func (e *Tracee) Inject(opt InjectOptions, fn func(*Remote) error) (err error) {
+	r, err := e.Borrow(opt)
+	if err != nil {
+		return err
+	}
+	failed := true // stays so if fn panics
+	defer func() { err = errors.Join(err, r.GiveBack(failed)) }()
+	err = fn(r)
+	failed = err != nil
+	return err
+}
+
+// Borrow is Inject for who needs several tasks at a time. Whatever happens,
+// GiveBack must follow; the errors are those of Inject.
+func (e *Tracee) Borrow(opt InjectOptions) (*Remote, error) {
 	if err := e.ready(); err != nil {
-		return e.fault("inject into", err)
+		return nil, e.fault("inject into", err)
 	}
 	if e.injecting {
 		panic("tracer: nested Inject")
 	}
 	e.injecting = true
-	defer func() { e.injecting = false }()
 	r, err := e.borrow(opt)
 	if err != nil {
-		return e.fault("inject into", err)
+		e.injecting = false
+		return nil, e.fault("inject into", err)
 	}
-	failed := true // stays so if fn panics
-	defer func() {
-		err = errors.Join(err, e.fault("give back", r.giveBack(failed)))
-	}()
-	err = fn(r)
-	failed = err != nil
-	return err
+	return r, nil
+}
+
+// GiveBack ends what Borrow began. If the work has failed, the calls registered
+// by Undo are made first.
+func (r *Remote) GiveBack(failed bool) error {
+	defer func() { r.e.injecting = false }()
+	return r.e.fault("give back", r.giveBack(failed))
 }
 
 // borrow brings the task into scratch memory.

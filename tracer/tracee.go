@@ -238,6 +238,29 @@ func (e *Tracee) Kill() error {
 	return nil
 }
 
+// EndBy lets a task end by a signal, and waits until it has. The signal must
+// have its default effect.
+func (e *Tracee) EndBy(sig unix.Signal) error {
+	if err := e.ready(); err != nil {
+		return e.fault("end", err)
+	}
+	err := errors.Join(e.setSigmask(0), e.signal(sig), e.resume(unix.PTRACE_CONT, 0))
+	for err == nil {
+		var stop Stop
+		stop, err = e.waitNext(-1)
+		switch {
+		case err != nil:
+		case stop.Gone():
+			return nil
+		case stop.Kind == SignalStop:
+			err = e.resume(unix.PTRACE_CONT, stop.Signal)
+		default:
+			err = e.resume(unix.PTRACE_CONT, 0)
+		}
+	}
+	return e.fault("end", err)
+}
+
 // Regs are the general registers.
 func (e *Tracee) Regs() (Regs, error) {
 	if err := e.ready(); err != nil {

@@ -24,6 +24,7 @@ const (
 	PIDNotPermitted   Code = 2202
 	PIDRange          Code = 2203
 	ThreadLimit       Code = 2204
+	GroupFailed       Code = 2205
 	Identity          Code = 2301
 	IdentityUnmapped  Code = 2302
 	LimitNotPermitted Code = 2303
@@ -107,6 +108,9 @@ var restarts = []Entry{
 	{PIDRange, unix.EINVAL, "cannot take {the process id}: out of range",
 		"The number is not below pid_max of this host.",
 		"Raise kernel.pid_max, or restart with --pids new."},
+	{GroupFailed, unix.EPERM, "cannot restart {the process}: its process group cannot be made again",
+		"A process joins a group of its own session only, and this one was in a group that is now in another.",
+		"Restart the tree from its first process, as it was saved."},
 	{Identity, unix.EPERM, "cannot take {an identity} of the image: not permitted",
 		"The process ran as another user, with other groups or with other capabilities, and the caller may not become that by calls of its own.",
 		"Restart it as that user, or as root; or with --ids caller, which leaves it the identity of whoever restarts it."},

@@ -19,6 +19,9 @@ const (
 	ProcUnreadable    Code = 1014
 	TracesOthers      Code = 1015
 	LeaderEnded       Code = 1016
+	MemoryTasks       Code = 1017
+	TreeFiles         Code = 1018
+	SessionEnded      Code = 1019
 	OtherNamespaces   Code = 1020
 	TreeChanging      Code = 1021
 	TooManyTasks      Code = 1022
@@ -70,6 +73,15 @@ var tasks = []Entry{
 	{LeaderEnded, unix.EOPNOTSUPP, "cannot save {the process}: its first thread has ended",
 		"The other threads run on under the number of a thread that is no more (pthread_exit in main), and no new process can be brought into that state.",
 		"Have the main thread wait for the others instead of ending."},
+	{MemoryTasks, unix.EOPNOTSUPP, "cannot save {the process}: it has its memory together with another process",
+		"Two processes that share one address space without being threads (CLONE_VM, or a vfork whose child runs yet) cannot be made again one after the other.",
+		"Save it when the child of vfork has executed its program."},
+	{TreeFiles, unix.EMFILE, "cannot save {the process}: it has no room for the open files of the tree",
+		"For the time of a checkpoint the first process of a tree holds what the others share, and its limit on open files (RLIMIT_NOFILE) is too low for that.",
+		"Raise the limit of the first process, with prlimit --nofile."},
+	{SessionEnded, unix.EOPNOTSUPP, "cannot save {the process}: its session cannot be made again",
+		"A process inherits its session or leads it. That of this process is led by nobody of the tree, and is not that of its first process.",
+		"Save the tree from a process further up, or let such daemons lead sessions of their own."},
 	{OtherNamespaces, unix.EPERM, "cannot save {the process}: it lives in other namespaces than the rest of the tree",
 		"The processes of one image must share their namespaces, as the 2009 code demanded.",
 		"Save the container on its own, from its first process."},

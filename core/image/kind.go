@@ -33,6 +33,7 @@ const (
 	KindError   Kind = 6002
 	KindSum     Kind = 6003
 	KindMachine Kind = 6004
+	KindProcess Kind = 6005
 )
 
 // Ranges of kinds.

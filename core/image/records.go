@@ -60,6 +60,26 @@ type PIDs struct {
 	_     [4]byte `doc:"padding"`
 }
 
+// Process says more of a process of a tree than PIDs does. Numbers are those of
+// the pid namespace of the first task, 0 for what is outside.
+type Process struct {
+	VPID       int32    `doc:"process id"`
+	VPPID      int32    `doc:"parent's process id, 0 if outside"`
+	VPgrp      int32    `doc:"process group"`
+	VSession   int32    `doc:"session"`
+	State      uint32   `doc:"0 lives, 1 has ended and was not waited for"`
+	ExitCode   int32    `doc:"of one that has ended, as wait(2) gives it"`
+	ExitSignal int32    `doc:"signal to the parent at its end, 0 for none"`
+	Name       [16]byte `doc:"command name of one that has ended"`
+	_          [4]byte
+}
+
+// Values of Process.State.
+const (
+	ProcessLives = 0
+	ProcessEnded = 1
+)
+
 // Task is struct cr_hdr_task. Str follows with the command name.
 type Task struct {
 	State      uint32  `c:"state" fmt:"hex" doc:"task state: 0 running, 1 sleeping, 2 frozen, 0x84 stopped"`
@@ -166,7 +186,7 @@ type Files struct {
 type FDEntry struct {
 	ObjRef      uint32  `c:"objref" doc:"number of the open file, from 1 up"`
 	FD          int32   `c:"fd" doc:"descriptor"`
-	CloseOnExec uint32  `c:"close_on_exec" doc:"1 if it closes on exec"`
+	CloseOnExec uint32  `c:"close_on_exec" doc:"1 if it closes on exec; 2 if the process did not have it, but its descendants"`
 	_           [4]byte `doc:"padding"`
 }
 

@@ -54,6 +54,7 @@ func (s *Saved) Add(class Class, id any) (ref Ref, first bool) {
 // Loaded finds what has been rebuilt while an image is read.
 type Loaded struct {
 	objects map[Ref]entry
+	parent  *Loaded // nil without one
 }
 
 type entry struct {
@@ -66,12 +67,29 @@ func NewLoaded() *Loaded {
 	return &Loaded{objects: make(map[Ref]entry)}
 }
 
+// Child returns a table for who inherits all that l has: it is found there as
+// well, and what is added to it is not found in l.
+func (l *Loaded) Child() *Loaded {
+	child := NewLoaded()
+	child.parent = l
+	return child
+}
+
+func (l *Loaded) find(ref Ref) (entry, bool) {
+	for ; l != nil; l = l.parent {
+		if e, ok := l.objects[ref]; ok {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
 // Add enters an object under the reference that the image gives it.
 func (l *Loaded) Add(class Class, ref Ref, value any) error {
 	if ref == 0 {
 		return fmt.Errorf("add object 0: %w", ErrBadRef)
 	}
-	if _, taken := l.objects[ref]; taken {
+	if _, taken := l.find(ref); taken {
 		return fmt.Errorf("add object %d: seen before: %w", ref, ErrBadRef)
 	}
 	l.objects[ref] = entry{class, value}
@@ -84,7 +102,7 @@ func (l *Loaded) Get(class Class, ref Ref) (any, bool, error) {
 	if ref == 0 {
 		return nil, false, fmt.Errorf("find object 0: %w", ErrBadRef)
 	}
-	e, ok := l.objects[ref]
+	e, ok := l.find(ref)
 	if !ok {
 		return nil, false, nil
 	}

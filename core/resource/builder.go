@@ -112,6 +112,16 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 	return b, b.undoStage()
 }
 
+// Inherit has the builder of a child find what its parent has staged.
+func (b *Builder) Inherit(parent *Builder) {
+	b.Objects = parent.Objects.Child()
+	b.Policy.Descriptors = nil // they are those of the first process
+}
+
+// MayChoosePIDs tells whether the process may choose the numbers of new ones, in
+// its own pid namespace.
+func (b *Builder) MayChoosePIDs() bool { return b.mayRestore() }
+
 // Close ends the builder, once nothing reads the task's memory any more.
 func (b *Builder) Close() error { return b.memory.Close() }
 

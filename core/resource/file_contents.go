@@ -231,7 +231,7 @@ func (s *Saver) askRightToRead(p *tracer.Program) (asked []rightToRead) {
 	const rOK = 4
 	for i := range s.FDs {
 		f := &s.FDs[i]
-		if !isDeleted(f) && !s.savesContents(f) || readable(readerOf(s.View, f)) {
+		if s.covered[f.Number] || !isDeleted(f) && !s.savesContents(f) || readable(readerOf(s.View, f)) {
 			continue
 		}
 		row := p.Call(unix.SYS_FACCESSAT2, tracer.FD(f.Number), tracer.Ptr(p.String("")), tracer.Imm(rOK),

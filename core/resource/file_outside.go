@@ -49,7 +49,7 @@ func (v *View) readOthers() error {
 	}
 	v.others = make(map[string][]holder)
 	for _, pid := range pids {
-		if pid == v.PID {
+		if v.inside(pid) {
 			continue
 		}
 		dir := fmt.Sprintf("/proc/%d/fd", pid)

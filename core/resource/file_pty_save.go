@@ -28,7 +28,7 @@ func lookAtPtys(s *Saver) error {
 	for i := range s.FDs {
 		f := &s.FDs[i]
 		index, ok := masterIndex(f)
-		if !ok || s.ptys[index] != nil || kindOf(s.View, f) != &pty {
+		if !ok || s.covered[f.Number] || s.ptys[index] != nil || kindOf(s.View, f) != &pty {
 			continue
 		}
 		saved, err := s.readPty(f, index)

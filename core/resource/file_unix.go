@@ -233,7 +233,7 @@ func refuseUnix(v *View, f *procfs.FD) *fault.Error {
 // the process: a socket, perhaps.
 func (v *View) anyUnixQueue() bool {
 	for i := range v.FDs {
-		if !v.isUnix(&v.FDs[i]) {
+		if v.covered[v.FDs[i].Number] || !v.isUnix(&v.FDs[i]) {
 			continue
 		}
 		fd, err := v.duplicate(v.FDs[i].Number)

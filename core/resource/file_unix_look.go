@@ -48,7 +48,7 @@ type unixLook struct {
 func lookAtUnix(s *Saver) (err error) {
 	any := false
 	for i := range s.FDs {
-		any = any || s.isUnix(&s.FDs[i])
+		any = any || !s.covered[s.FDs[i].Number] && s.isUnix(&s.FDs[i])
 	}
 	if !any {
 		return nil
@@ -147,7 +147,7 @@ func (l *unixLook) refusal(u *savedUnix, refusal *fault.Error) {
 // add looks at what is behind a descriptor, if it is a unix socket of which
 // nothing is known yet.
 func (l *unixLook) add(f procfs.FD) error {
-	if !l.v.isUnix(&f) || l.byIno[f.Ino] != nil || !l.ours(&f) {
+	if l.v.covered[f.Number] || !l.v.isUnix(&f) || l.byIno[f.Ino] != nil || !l.ours(&f) {
 		return nil
 	}
 	fact, err := l.v.unixFact(f.Ino), error(nil)
@@ -257,10 +257,23 @@ func (l *unixLook) findFile(u *savedUnix, relative bool) {
 const sioCUnixFile = 0x89e0 // SIOCUNIXFILE, <linux/un.h>
 
 // lend gives the process a descriptor of an open file that is on its way in a
-// message, above all of its own, and returns what /proc says of it.
+// message.
 func (l *unixLook) lend(file *os.File) (int32, error) {
 	v := l.v
-	low, err := l.s.Remote.SendFD(file)
+	fd, err := v.lend(l.s.Remote, file)
+	if err != nil {
+		return 0, err
+	}
+	if v.unix.extra == nil {
+		v.unix.extra = make(map[int32]bool)
+	}
+	v.unix.extra[fd] = true
+	return fd, nil
+}
+
+// lend gives the process, which is borrowed, a descriptor above all of its own.
+func (v *View) lend(r *tracer.Remote, file *os.File) (int32, error) {
+	low, err := r.SendFD(file)
 	if err != nil {
 		return 0, err
 	}
@@ -268,22 +281,18 @@ func (l *unixLook) lend(file *os.File) (int32, error) {
 	for i := range v.FDs {
 		high = max(high, v.FDs[i].Number+1)
 	}
-	p := l.s.Remote.Program()
+	p := r.Program()
 	row := p.Fcntl(low, unix.F_DUPFD_CLOEXEC, tracer.Imm(uint64(high)))
 	row.Undo(unix.SYS_CLOSE, row)
 	p.Close(low)
 	if err := p.Run(); err != nil {
-		return 0, fmt.Errorf("place an open file of a message: %w", err)
+		return 0, fmt.Errorf("place an open file: %w", err)
 	}
 	f, err := v.Proc.FD(int32(row.FD()))
 	if err != nil {
 		return 0, err
 	}
 	v.FDs = append(v.FDs, *f)
-	if v.unix.extra == nil {
-		v.unix.extra = make(map[int32]bool)
-	}
-	v.unix.extra[f.Number] = true
 	return f.Number, nil
 }
 

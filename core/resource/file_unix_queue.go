@@ -10,7 +10,6 @@ import (
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
-	"github.com/crshim/crshim/core/object"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -303,7 +302,7 @@ func (l *unixLook) keep(u *savedUnix, p *peeked, data []byte) error {
 }
 
 // dumpUnixQueues writes what is on its way.
-func dumpUnixQueues(s *Saver, open *object.Files) error {
+func dumpUnixQueues(s *Saver) error {
 	for _, u := range s.unix.stopped {
 		if len(u.messages) == 0 {
 			continue
@@ -312,7 +311,7 @@ func dumpUnixQueues(s *Saver, open *object.Files) error {
 			return err
 		}
 		for _, m := range u.messages {
-			if err := m.dump(s, open); err != nil {
+			if err := m.dump(s); err != nil {
 				return err
 			}
 		}
@@ -320,7 +319,7 @@ func dumpUnixQueues(s *Saver, open *object.Files) error {
 	return nil
 }
 
-func (m *unixMessage) dump(s *Saver, open *object.Files) error {
+func (m *unixMessage) dump(s *Saver) error {
 	if err := s.W.Put(0, &m.rec); err != nil {
 		return err
 	}
@@ -333,7 +332,7 @@ func (m *unixMessage) dump(s *Saver, open *object.Files) error {
 	}
 	for _, fd := range m.rights {
 		i := slices.IndexFunc(s.FDs, func(f procfs.FD) bool { return f.Number == fd })
-		ref, dump, err := s.openFile(open, &s.FDs[i])
+		ref, dump, err := s.openFile(&s.FDs[i])
 		if err != nil {
 			return err
 		}

@@ -30,7 +30,12 @@ type stagedEntry struct {
 	flags int // O_CLOEXEC or 0
 
 	replaces bool // what the image has, by the policy
+	held     bool // for the sake of the tree: the commit closes it
 }
+
+// heldForTree stands in the place of the close-on-exec flag of a descriptor that
+// the process did not have, but its descendants.
+const heldForTree = 2
 
 func (r *filesRestore) Load(b *Builder) error {
 	table, _, err := image.Expect[image.Files](b.R)
@@ -87,7 +92,12 @@ func (r *filesRestore) Load(b *Builder) error {
 }
 
 func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD) error {
-	open, shared, err := r.openFor(b, object.Ref(entry.ObjRef), entry.FD)
+	held := entry.CloseOnExec == heldForTree
+	what, replaced := b.Policy.Descriptors[entry.FD]
+	if held {
+		replaced = false
+	}
+	open, shared, err := r.openFor(b, object.Ref(entry.ObjRef), entry.FD, what, replaced)
 	if err != nil {
 		return err
 	}
@@ -95,7 +105,7 @@ func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD)
 		r.closed[entry.FD] = true
 		return nil
 	}
-	staged := &stagedEntry{final: fd, replaces: open.replaces}
+	staged := &stagedEntry{final: fd, replaces: open.replaces, held: held}
 	if entry.CloseOnExec != 0 {
 		staged.flags = unix.O_CLOEXEC
 	}
@@ -165,13 +175,13 @@ func sharedInode[T any](b *Builder, ref object.Ref, first func(object.Ref) (T, e
 func (r *filesRestore) place(b *Builder, e *stagedEntry, from tracer.FD, keep bool) {
 	p := b.Stage()
 	switch {
-	case from == e.final && !keep:
+	case from == e.final && !keep && !e.held:
 		e.at = e.final
 		if e.flags == 0 {
 			p.Fcntl(e.at, unix.F_SETFD, tracer.Imm(0))
 		}
 		return
-	case b.fds.vacant(e.final):
+	case b.fds.vacant(e.final) && !e.held: // behind the last of these no number is anybody's
 		e.at = e.final
 		b.Expect(p.Dup3(from, e.at, e.flags), fault.DescriptorLimit, fmt.Sprintf("fd %d", e.final))
 	default:
@@ -224,6 +234,10 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 	final := make(map[int32]bool, len(r.entries))
 	moved := make(map[tracer.FD]tracer.FD, len(r.entries))
 	for _, e := range r.entries {
+		if e.held {
+			final[int32(e.at)], moved[e.at] = true, e.at
+			continue
+		}
 		final[int32(e.final)] = true
 		moved[e.at] = e.final
 		if e.at != e.final {
@@ -240,5 +254,10 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 		}
 	}
 	r.commitAttached(p, moved)
+	for _, e := range r.entries {
+		if e.held {
+			p.Close(e.at)
+		}
+	}
 	return nil
 }

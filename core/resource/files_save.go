@@ -5,8 +5,6 @@ import (
 	"os"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/object"
@@ -43,6 +41,9 @@ func (*filesSave) Survey(v *View) fault.List {
 	}
 	var list fault.List
 	for i := range v.FDs {
+		if v.covered[v.FDs[i].Number] {
+			continue
+		}
 		kind := kindOf(v, &v.FDs[i])
 		refusal := kind.Refuse(v, &v.FDs[i])
 		if refusal == nil && kind != &external {
@@ -63,30 +64,24 @@ func (v *View) hasOpen(f *procfs.FD) bool {
 	return err == nil && now == f.Target
 }
 
-// glance is equal for descriptors that may share an open file.
-type glance struct {
-	dev, ino uint64
-	flags    uint32
-	pos      int64
-	target   string
-}
-
 func (*filesSave) Dump(s *Saver) error {
 	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs) - len(s.unix.extra))}); err != nil {
 		return err
 	}
-	open := object.NewFiles(func(a, b int32) (int, error) { return kcmp(s.PID, s.PID, kcmpFile, a, b) })
 	for i := range s.FDs {
 		f := &s.FDs[i]
 		if s.unix.extra[f.Number] {
 			continue
 		}
-		ref, dump, err := s.openFile(open, f)
+		ref, dump, err := s.openFile(f)
 		if err != nil {
 			return err
 		}
 		entry := image.FDEntry{ObjRef: uint32(ref), FD: f.Number}
-		if f.CloseOnExec() {
+		switch {
+		case s.lent[f.Number]:
+			entry.CloseOnExec = heldForTree
+		case f.CloseOnExec():
 			entry.CloseOnExec = 1
 		}
 		if err := s.W.Put(0, &entry); err != nil {
@@ -96,7 +91,7 @@ func (*filesSave) Dump(s *Saver) error {
 			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
 		}
 	}
-	if err := dumpUnixQueues(s, open); err != nil {
+	if err := dumpUnixQueues(s); err != nil {
 		return err
 	}
 	return returnLent(s)
@@ -104,10 +99,10 @@ func (*filesSave) Dump(s *Saver) error {
 
 // openFile returns the reference of the open file behind a descriptor, and what
 // writes its records: nothing but at the first sight.
-func (s *Saver) openFile(open *object.Files, f *procfs.FD) (object.Ref, func() error, error) {
-	same, err := open.Representative(f.Number, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
+func (s *Saver) openFile(f *procfs.FD) (object.Ref, func() error, error) {
+	same, err := s.tree.sameFile(s.View, f)
 	if err != nil {
-		return 0, nil, &fault.Error{Code: fault.NoKcmp, Object: s.FDName(f.Number), Err: err}
+		return 0, nil, err
 	}
 	ref, first := s.Objects.Add(object.OpenFile, same)
 	if !first {

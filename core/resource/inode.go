@@ -189,7 +189,7 @@ func (v *View) readMapped() error {
 	}
 	v.mapped = make(map[inodeID]procfs.PID)
 	for _, pid := range pids {
-		if pid == v.PID {
+		if v.inside(pid) {
 			continue
 		}
 		proc, err := procfs.Open(pid)

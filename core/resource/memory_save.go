@@ -17,8 +17,7 @@ import (
 )
 
 type memorySave struct {
-	brk     *tracer.Row
-	objects map[inodeID]*sharedObject
+	brk *tracer.Row
 	// segments of System V shared memory that are attached, by id
 	segments map[uint64]*segmentAnswer
 	whole    mmAnswer
@@ -71,7 +70,7 @@ func (*memorySave) Survey(v *View) fault.List {
 		list = append(list, refused)
 	}
 	if len(shared) > 0 && !v.Self {
-		for m, pid := range sharedWith(v.PID, shared) {
+		for m, pid := range v.sharesMapped(shared) {
 			list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m), Detail: fmt.Sprintf("with pid %d", pid)})
 		}
 	}
@@ -123,16 +122,16 @@ func reachable(v *View, m *procfs.Mapping) error {
 	return nil
 }
 
-// sharedWith looks for other processes that map the same objects. Those whose
+// sharesMapped looks for other processes that map the same objects. Those whose
 // maps we may not read cannot be asked; they belong to other users.
-func sharedWith(self procfs.PID, objects map[inodeID]*procfs.Mapping) map[*procfs.Mapping]procfs.PID {
+func (v *View) sharesMapped(objects map[inodeID]*procfs.Mapping) map[*procfs.Mapping]procfs.PID {
 	found := make(map[*procfs.Mapping]procfs.PID)
 	pids, err := procfs.List()
 	if err != nil {
 		return found
 	}
 	for _, pid := range pids {
-		if pid == self {
+		if v.inside(pid) {
 			continue
 		}
 		proc, err := procfs.Open(pid)
@@ -164,7 +163,6 @@ func (s *memorySave) Dump(d *Saver) error {
 	maps := slices.DeleteFunc(slices.Clone(d.Mappings), func(m procfs.Mapping) bool {
 		return m.Special() == procfs.SpecialVSyscall // the same for every process, and not ours to map
 	})
-	s.objects = make(map[inodeID]*sharedObject)
 	if err := s.dumpMM(d, len(maps)); err != nil {
 		return err
 	}

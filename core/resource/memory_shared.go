@@ -31,7 +31,7 @@ func (s *memorySave) sharedObject(d *Saver, m *procfs.Mapping) (o *sharedObject,
 		return nil, false, nil
 	}
 	id := mappedID(m)
-	if o := s.objects[id]; o != nil {
+	if o := d.tree.shared[id]; o != nil {
 		return o, false, nil
 	}
 	c, err := d.contentsOf(m)
@@ -44,7 +44,7 @@ func (s *memorySave) sharedObject(d *Saver, m *procfs.Mapping) (o *sharedObject,
 		return nil, false, err
 	}
 	o.ref, _ = d.Objects.Add(object.SharedMemory, id)
-	s.objects[id] = o
+	d.tree.shared[id] = o
 	return o, true, nil
 }
 

@@ -22,12 +22,11 @@ const nothing tracer.FD = -1
 // which it says nothing; what it says of another one, for that one alone. Of
 // what leads outside each standard descriptor is the restarter's own, shared
 // or not.
-func (r *filesRestore) openFor(b *Builder, ref object.Ref, fd int32) (open *stagedOpen, shared bool, err error) {
+func (r *filesRestore) openFor(b *Builder, ref object.Ref, fd int32, what string, replaced bool) (open *stagedOpen, shared bool, err error) {
 	known, seen, err := b.Objects.Get(object.OpenFile, ref)
 	if err != nil {
 		return nil, false, badImage(fault.ImageValue, "object", "%v", err)
 	}
-	what, replaced := b.Policy.Descriptors[fd]
 	var was *stagedOpen
 	switch {
 	case !seen:

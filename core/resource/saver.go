@@ -48,7 +48,7 @@ type Saver struct {
 // making the task write costs more than it saves.
 const copyPages = 64
 
-// NewSaver prepares to save a frozen process, all of whose threads are given,
+// NewSaver prepares to save a frozen process of a tree, all of whose threads are given,
 // the leader first; r has borrowed that one. taskOut is the image's descriptor
 // in the process itself, which then writes its memory without a copy; -1 has
 // every byte copied through us. The saver must be closed.
@@ -57,7 +57,7 @@ func NewSaver(v *View, w *image.Writer, taskOut tracer.FD, threads []*SavedThrea
 	if err != nil {
 		return nil, err
 	}
-	s := &Saver{View: v, W: w, Threads: threads, Tracee: r.Tracee(), Remote: r, Objects: object.NewSaved(), memory: memory, taskOut: taskOut}
+	s := &Saver{View: v, W: w, Threads: threads, Tracee: r.Tracee(), Remote: r, Objects: v.tree.Objects, memory: memory, taskOut: taskOut}
 	for _, p := range Parts {
 		var part Saving
 		if p.Save != nil {

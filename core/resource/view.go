@@ -48,6 +48,10 @@ type View struct {
 
 	threads map[procfs.PID]*procfs.Status // Siblings by number
 
+	tree    *Tree          // that it is saved with; nil before that is known
+	covered map[int32]bool // descriptors whose open files are saved with another one
+	lent    map[int32]bool // descriptors that it has for the sake of the tree
+
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
 
@@ -181,9 +185,6 @@ func (v *View) Survey() fault.List {
 		return fault.List{{Code: fault.Zombie, Object: v.Name()}}
 	}
 	var list fault.List
-	if len(v.Children) > 0 && !v.Self {
-		list = append(list, &fault.Error{Code: fault.Children, Object: v.Name(), Detail: fmt.Sprintf("%d children", len(v.Children))})
-	}
 	for _, part := range Parts {
 		if part.Save != nil {
 			list = append(list, part.Save().Survey(v)...)

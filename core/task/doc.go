@@ -16,6 +16,9 @@
 // A target that its control group has frozen is thawed for as long as it takes,
 // under the eyes of the tracer, and so is whoever shares the group (freezer.go).
 //
+// A tree is stopped from its root downwards: who is stopped makes no more
+// children, so that nobody escapes (tree.go).
+//
 // Everything that touches a tracee runs on the thread of its tracer; Claims
 // may be used from any goroutine.
 package task

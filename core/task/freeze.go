@@ -27,28 +27,36 @@ type Frozen struct {
 // Leader returns the task that gave the process its pid.
 func (f *Frozen) Leader() *tracer.Tracee { return f.Tasks[0] }
 
-// Freeze stops every task of a process, but for one that has been caught as the
-// caller; nil if there is none. New threads can appear until all known ones are
+// freeze stops every task of a process but for those that are stopped already,
+// and stay so if it fails. New threads can appear until all known ones are
 // stopped, so the list is read until it names no new one.
-func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tracee) (*Frozen, error) {
+func freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, stopped []*tracer.Tracee) (frozen *Frozen, err error) {
 	proc, err := procfs.Open(pid)
 	if err != nil {
 		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
 	}
 	defer proc.Close()
-	f := &Frozen{PID: pid, Caller: caller}
+	f := &Frozen{PID: pid, Tasks: slices.Clone(stopped)}
+	defer func() {
+		if err != nil {
+			f.Tasks = slices.DeleteFunc(f.Tasks, func(e *tracer.Tracee) bool { return slices.Contains(stopped, e) })
+			err = errors.Join(err, f.Thaw())
+		}
+	}()
 	known := make(map[procfs.PID]int) // and the place of each in the list
 	var freezers []freezer
-	if caller != nil {
-		f.Tasks = append(f.Tasks, caller)
-		known[caller.TID()] = 0
+	for _, e := range stopped {
+		known[e.TID()] = 0
+	}
+	if len(stopped) > 0 {
+		// They run, or they could not have called or been stopped.
 	} else if freezers, err = freezersOf(proc); err != nil {
-		return nil, err // a caller runs, or it could not call
+		return nil, err
 	}
 	for {
 		tids, err := proc.Threads()
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("list threads of pid %d: %w", pid, err), f.Thaw())
+			return nil, fmt.Errorf("list threads of pid %d: %w", pid, err)
 		}
 		fresh := tids[:0:0]
 		for i, tid := range tids {
@@ -65,12 +73,12 @@ func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tra
 			thaw = func() error { return f.open(t, claims, freezers, tids) }
 		}
 		if err := f.stop(t, claims, fresh, thaw); err != nil {
-			return nil, errors.Join(err, f.Thaw())
+			return nil, err
 		}
 	}
 	slices.SortFunc(f.Tasks, func(a, b *tracer.Tracee) int { return known[a.TID()] - known[b.TID()] })
 	if len(f.Tasks) == 0 || f.Tasks[0].TID() != pid {
-		return nil, errors.Join(fmt.Errorf("freeze pid %d: %w", pid, tracer.ErrGone), f.Thaw())
+		return nil, fmt.Errorf("freeze pid %d: %w", pid, tracer.ErrGone)
 	}
 	return f, nil
 }
@@ -133,18 +141,4 @@ func (f *Frozen) Stop() error {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", f.PID, err), f.Thaw())
 	}
 	return f.Thaw()
-}
-
-// Kill ends the process. It never runs again, not even to see the signal.
-func (f *Frozen) Kill() error {
-	if err := unix.Kill(int(f.PID), unix.SIGKILL); err != nil {
-		return errors.Join(fmt.Errorf("kill pid %d: %w", f.PID, err), f.Thaw())
-	}
-	if len(f.freezers) == 0 {
-		return nil
-	}
-	// A task that is frozen does not die.
-	err := f.Leader().Kill()
-	f.Tasks = nil
-	return errors.Join(err, f.Thaw())
 }

@@ -156,13 +156,13 @@ func testFreezer(t *testing.T, kind freezerKind, above bool) {
 	before := []int64{size(t, files[0]), size(t, files[1])}
 
 	var claims Claims
-	for _, end := range []func(*Frozen) error{(*Frozen).Thaw, (*Frozen).Thaw, (*Frozen).Stop, (*Frozen).Kill} {
+	for _, end := range []func(*Tree) error{(*Tree).Thaw, (*Tree).Thaw, (*Tree).Stop, (*Tree).Kill} {
 		pid, err := tracer.Run(func(tr *tracer.Tracer) (pid uint64, err error) {
 			f, err := Freeze(tr, &claims, target, nil)
 			if err != nil {
 				return 0, err
 			}
-			err = f.Leader().Inject(tracer.InjectOptions{}, func(r *tracer.Remote) error {
+			err = f.Root().Leader().Inject(tracer.InjectOptions{}, func(r *tracer.Remote) error {
 				p := r.Program()
 				row := p.Call(unix.SYS_GETPID)
 				err := p.Run()

@@ -64,6 +64,13 @@ func placeOf(pid procfs.PID) (level int, ns uint64, err error) {
 	return len(status.NStgid), ns, nil
 }
 
+// Level is how deep the pid namespace of a task is, ours being 1: the place of
+// its own number among those of NStgid.
+func Level(tid procfs.PID) (int, error) {
+	level, _, err := placeOf(tid)
+	return level, err
+}
+
 var errNobody = errors.New("no process has that number in the caller's pid namespace")
 
 // search looks for the process with that number in another namespace.

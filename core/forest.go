@@ -1,0 +1,151 @@
+package core
+
+import (
+	"fmt"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
+	"github.com/crshim/crshim/core/task"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// forest is what an image says of its processes before it comes to each.
+type forest struct {
+	living []process // the root first, each before its children
+	ended  []process
+}
+
+type process struct {
+	image.Process
+	parent int // place among the living, -1 for the root
+}
+
+func (c *checkpoint) memberOf(of *task.Member) *member {
+	for _, m := range c.members {
+		if m.Member == of {
+			return m
+		}
+	}
+	return nil
+}
+
+// writeForest writes what TREE lacks, if there is more than one process.
+func (c *checkpoint) writeForest(w *image.Writer) error {
+	if len(c.members) == 1 && len(c.frozen.Zombies) == 0 {
+		return nil
+	}
+	for i, m := range c.members {
+		rec := processOf(c, m.view.Status, m.view.Stat)
+		if i == 0 {
+			rec.VPPID = 0
+		}
+		if err := w.Put(0, &rec); err != nil {
+			return err
+		}
+	}
+	for _, z := range c.frozen.Zombies {
+		rec, err := c.zombie(z)
+		if err != nil {
+			return err
+		}
+		if err := w.Put(0, rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// processOf says what /proc tells of a process, in the numbers of its own pid
+// namespace.
+func processOf(c *checkpoint, status *procfs.Status, stat *procfs.Stat) image.Process {
+	level := len(status.NStgid) - 1
+	rec := image.Process{VPID: int32(status.NStgid[level]), VPgrp: int32(status.NSpgid[level]), VSession: int32(status.NSsid[level]),
+		ExitSignal: stat.ExitSignal}
+	for _, m := range c.members {
+		if m.PID == stat.PPid {
+			rec.VPPID = int32(m.view.VPID())
+		}
+	}
+	return rec
+}
+
+func (c *checkpoint) zombie(z task.Zombie) (*image.Process, error) {
+	proc, err := procfs.Open(z.PID)
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	status, err := proc.Status()
+	if err != nil {
+		return nil, err
+	}
+	stat, err := proc.Stat()
+	if err != nil {
+		return nil, err
+	}
+	rec := processOf(c, status, stat)
+	rec.State, rec.ExitCode = image.ProcessEnded, stat.ExitCode
+	copy(rec.Name[:15], stat.Comm)
+	return &rec, nil
+}
+
+// readForest reads it. An image of one process may have no more than its pid.
+func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
+	f := &forest{}
+	place := make(map[int32]int, len(pids))
+	for {
+		next, err := r.Peek()
+		if err != nil {
+			return nil, err
+		}
+		if next != image.KindProcess {
+			break
+		}
+		rec, _, err := image.Expect[image.Process](r)
+		if err != nil {
+			return nil, err
+		}
+		p := process{Process: *rec, parent: -1}
+		at, known := place[rec.VPPID]
+		if known {
+			p.parent = at
+		}
+		i := len(f.living)
+		_, taken := place[rec.VPID]
+		switch {
+		case rec.VPID <= 0 || taken, known != (i > 0), rec.ExitSignal < 0 || rec.ExitSignal > 64:
+			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
+		case rec.State == image.ProcessEnded:
+			f.ended = append(f.ended, p)
+			continue
+		case rec.State != image.ProcessLives || i == len(pids) || len(f.ended) > 0 || pids[i].VPID != rec.VPID:
+			return nil, badForest("process %d", rec.VPID)
+		}
+		place[rec.VPID] = i
+		f.living = append(f.living, p)
+	}
+	if len(f.living) == 0 && len(pids) == 1 {
+		f.living = append(f.living, process{Process: image.Process{VPID: pids[0].VPID}, parent: -1})
+	}
+	if len(f.living) != len(pids) {
+		return nil, badForest("%d processes, and more of %d", len(pids), len(f.living))
+	}
+	return f, nil
+}
+
+func badForest(format string, args ...any) error {
+	return &fault.Error{Code: fault.ImageValue, Object: "image", Detail: fmt.Sprintf(format, args...)}
+}
+
+// inSession tells whether a process or one that comes down from it is in a
+// session.
+func (f *forest) inSession(i int, session int32) bool {
+	for k := i; k < len(f.living); k++ {
+		for at := k; at >= i; at = f.living[at].parent {
+			if at == i && f.living[k].VSession == session {
+				return true
+			}
+		}
+	}
+	return false
+}

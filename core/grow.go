@@ -1,0 +1,283 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// A tree grows as it did at first: when the image comes to a process, its parent
+// forks it, with all that it has staged by then, and the child stages what is
+// its own. The children end with us, or with the stage, until all have committed;
+// the root commits last.
+
+// plant is a process of the image on its way.
+type plant struct {
+	process
+	tracee  *tracer.Tracee
+	view    *resource.View // before anything of the image was in it
+	remote  *tracer.Remote // while it is borrowed
+	builder *resource.Builder
+	leads   bool // it leads a session of its own already
+}
+
+// load stages a process.
+func (r *restart) load(p *plant) (err error) {
+	p.builder, err = resource.NewBuilder(p.view, procfs.PID(p.VPID), r.reader, r.in, r.taskIn, r.source, p.tracee, p.remote)
+	if err != nil {
+		return err
+	}
+	p.builder.XstateSize = int(r.fpu.XstateSize)
+	p.builder.Policy, p.builder.Warn = r.policy, r.engine.warn
+	if p.parent >= 0 {
+		p.builder.Inherit(r.plants[p.parent].builder)
+	}
+	return p.builder.Load()
+}
+
+// grow makes and stages all processes but the first.
+func (r *restart) grow() error {
+	if len(r.forest.living) == 1 {
+		return nil
+	}
+	keep, err := r.mayKeep()
+	if err != nil {
+		return err
+	}
+	for i, proc := range r.forest.living[1:] {
+		parent := r.plants[proc.parent]
+		if proc.parent > 0 && r.forest.inSession(i+1, parent.VPID) {
+			if err := parent.lead(); err != nil {
+				return err
+			}
+		}
+		p := &plant{process: proc}
+		if p.tracee, err = fork(parent, proc.Process.VPID, unix.Signal(proc.ExitSignal), keep); err != nil {
+			return err
+		}
+		r.plants = append(r.plants, p)
+		if p.view, err = resource.Look(p.tracee.TID(), true); err != nil {
+			return err
+		}
+		if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
+			return err
+		}
+		if err := r.load(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fork has a staged process make a child.
+func fork(parent *plant, number int32, signal unix.Signal, keep bool) (*tracer.Tracee, error) {
+	var tid procfs.PID
+	if keep {
+		tid = procfs.PID(number)
+	}
+	child, err := parent.remote.Fork(tid, signal)
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return nil, &fault.Error{Code: fault.PIDTaken, Object: fmt.Sprintf("pid %d", number), Err: err}
+	case errors.Is(err, unix.EAGAIN):
+		return nil, &fault.Error{Code: fault.ThreadLimit, Object: parent.view.Name(), Err: err}
+	}
+	return child, err
+}
+
+// mayKeep tells whether the processes get the numbers that they had: if the
+// first one has, and all others are free and may be chosen.
+func (r *restart) mayKeep() (bool, error) {
+	root := r.plants[0]
+	whyNot := ""
+	switch {
+	case root.builder.VPID != procfs.PID(root.VPID):
+		whyNot = fmt.Sprintf("the first one is %d, not %d", root.builder.VPID, root.VPID)
+	case !root.builder.MayChoosePIDs():
+		whyNot = "to choose them takes CAP_CHECKPOINT_RESTORE"
+	default:
+		p := root.remote.Program()
+		all := slices.Concat(r.forest.living[1:], r.forest.ended)
+		rows := make([]*tracer.Row, len(all))
+		for i := range all {
+			rows[i] = p.Call(unix.SYS_SCHED_GETSCHEDULER, tracer.Imm(uint64(all[i].VPID))).Tolerate()
+		}
+		if err := p.Run(); err != nil {
+			return false, fmt.Errorf("look for free process ids: %w", err)
+		}
+		for i, row := range rows {
+			if !errors.Is(row.Err(), unix.ESRCH) {
+				whyNot = fmt.Sprintf("%d is taken", all[i].VPID)
+			}
+		}
+	}
+	if whyNot == "" {
+		return true, nil
+	}
+	if r.keepPIDs {
+		return false, &fault.Error{Code: fault.PIDTaken, Object: "the processes of the tree", Detail: whyNot}
+	}
+	r.engine.warn("the processes of the tree get new ids, as %s: a program that has noted the id of another one does not know it any more", whyNot)
+	return false, nil
+}
+
+// lead makes a process the leader of a session.
+func (p *plant) lead() error {
+	if p.leads {
+		return nil
+	}
+	p.leads = true
+	if _, err := p.remote.Syscall(unix.SYS_SETSID); err != nil {
+		return fmt.Errorf("make %s lead a session: %w", p.view.Name(), err)
+	}
+	return nil
+}
+
+// arrange brings about sessions and process groups, and lets those end that had
+// ended, once all processes are there.
+func (r *restart) arrange() error {
+	if len(r.forest.living) == 1 && len(r.forest.ended) == 0 {
+		return nil
+	}
+	for _, p := range r.plants[1:] {
+		if p.VSession == p.VPID {
+			if err := p.lead(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.group(); err != nil {
+		return err
+	}
+	return r.end()
+}
+
+// group brings about the process groups. That of the first process is whatever
+// it is, and so is everybody's who was in it.
+func (r *restart) group() error {
+	now := make(map[int32]uint64) // groups by what they were
+	own, err := r.plants[0].remote.Syscall(unix.SYS_GETPGID, 0)
+	if err != nil {
+		return err
+	}
+	now[r.plants[0].VPgrp] = own
+	for _, p := range r.plants[1:] {
+		if p.VPgrp != p.VPID || p.leads {
+			continue // who leads a session leads a group
+		}
+		if err := p.join(0); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.plants[1:] {
+		if p.VPgrp == p.VPID {
+			now[p.VPgrp] = uint64(p.builder.VPID)
+		}
+	}
+	for _, p := range r.plants[1:] {
+		if p.VPgrp == p.VPID {
+			continue
+		}
+		group, known := now[p.VPgrp]
+		if known {
+			if err := p.join(group); err != nil {
+				return err
+			}
+			continue
+		}
+		if now[p.VPgrp], err = r.found(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *plant) join(group uint64) error {
+	if _, err := p.remote.Syscall(unix.SYS_SETPGID, 0, group); err != nil {
+		return &fault.Error{Code: fault.GroupFailed, Object: p.view.Name(), Detail: fmt.Sprintf("group %d", p.VPgrp), Err: err}
+	}
+	return nil
+}
+
+// found makes a group whose leader is no more, by one who ends again when the
+// process has joined him.
+func (r *restart) found(p *plant) (group uint64, err error) {
+	keep := p.builder.VPID == procfs.PID(p.VPID) && p.builder.MayChoosePIDs()
+	leader, err := fork(p, p.VPgrp, 0, keep)
+	if err != nil {
+		return 0, err
+	}
+	err = leader.Inject(tracer.InjectOptions{}, func(rem *tracer.Remote) error {
+		if group, err = rem.Syscall(unix.SYS_GETPID); err != nil {
+			return err
+		}
+		_, err := rem.Syscall(unix.SYS_SETPGID, 0, 0)
+		return err
+	})
+	if err == nil {
+		err = p.join(group)
+	}
+	if err = errors.Join(err, leader.Kill()); err != nil {
+		return 0, err
+	}
+	_, err = p.remote.Syscall(unix.SYS_WAIT4, group, 0, unix.WALL, 0)
+	return group, err
+}
+
+// commit puts all processes in place. The first one, which may be a caller that
+// can go back so far, comes last.
+func (r *restart) commit() error {
+	for _, p := range slices.Backward(r.plants) {
+		if err := p.builder.Commit(); err != nil {
+			r.lost = p == r.plants[0] && errors.Is(err, fault.CommitFailed)
+			return err
+		}
+	}
+	return nil
+}
+
+// giveBack ends the borrowing. If the restart has failed no child is left.
+func (r *restart) giveBack(failed bool) error {
+	var errs []error
+	for _, p := range slices.Backward(r.plants) {
+		if failed && p != r.plants[0] {
+			errs = append(errs, p.tracee.Kill())
+		}
+		if p.builder != nil {
+			errs = append(errs, p.builder.Close())
+		}
+		if p.remote != nil {
+			if err := p.remote.GiveBack(failed); err != nil && !(failed && errors.Is(err, tracer.ErrGone)) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// letGo lets all processes run. Until here their end was ours.
+func (r *restart) letGo() error {
+	var errs []error
+	for _, p := range r.plants[1:] {
+		errs = append(errs, p.tracee.SetExitKill(false))
+	}
+	for _, p := range slices.Backward(r.plants) {
+		errs = append(errs, p.tracee.Detach(0), p.builder.Detach())
+	}
+	return errors.Join(errs...)
+}
+
+func (r *restart) closePlants() {
+	for _, p := range r.plants {
+		if p.view != nil {
+			p.view.Close()
+		}
+	}
+}

@@ -1,0 +1,281 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/object"
+	"github.com/crshim/crshim/tracer"
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Tree is what the processes have in common that are saved into one image. A
+// process grows again as a child of its parent and inherits what that has by
+// then. So everything that two of them share is saved with one from which all
+// others descend; what the root lacks of that, it has for the time of the
+// checkpoint, and has again while the tree grows.
+type Tree struct {
+	Objects *object.Saved
+
+	views   []*View // the root first, each before its children
+	parents map[*View]*View
+	files   *object.Files[holder]
+	same    map[holder]holder // the first descriptor with the same open file
+	shared  map[inodeID]*sharedObject
+}
+
+// NewTree returns that of processes of which each comes before its children;
+// parent tells the place of its parent, -1 for the first.
+func NewTree(views []*View, parent func(i int) int) *Tree {
+	t := &Tree{
+		Objects: object.NewSaved(),
+		views:   views,
+		parents: make(map[*View]*View),
+		same:    make(map[holder]holder),
+		shared:  make(map[inodeID]*sharedObject),
+	}
+	t.files = object.NewFiles(func(a, b holder) (int, error) { return kcmp(a.pid, b.pid, kcmpFile, a.fd, b.fd) })
+	for i, v := range views {
+		v.tree = t
+		if i > 0 {
+			t.parents[v] = views[parent(i)]
+		}
+	}
+	return t
+}
+
+// inside tells whether a process is saved along with this one.
+func (v *View) inside(pid procfs.PID) bool {
+	return v.tree != nil && slices.ContainsFunc(v.tree.views, func(o *View) bool { return o.PID == pid }) || pid == v.PID
+}
+
+// descends tells whether v is from, or one of its descendants.
+func (t *Tree) descends(v, from *View) bool {
+	for ; v != nil; v = t.parents[v] {
+		if v == from {
+			return true
+		}
+	}
+	return false
+}
+
+// sameFile returns the first descriptor of the tree that has the same open file.
+func (t *Tree) sameFile(v *View, f *procfs.FD) (holder, error) {
+	own := holder{v.PID, f.Number}
+	if first, known := t.same[own]; known {
+		return first, nil
+	}
+	first, err := t.files.Representative(own, glance{f.Dev, f.Ino, f.Flags &^ unix.O_CLOEXEC, f.Pos, f.Target})
+	if err != nil {
+		return own, &fault.Error{Code: fault.NoKcmp, Object: v.FDName(f.Number), Err: err}
+	}
+	t.same[own] = first
+	return first, nil
+}
+
+// glance is equal for descriptors that may share an open file.
+type glance struct {
+	dev, ino uint64
+	flags    uint32
+	pos      int64
+	target   string
+}
+
+// Gather gives the root, which is borrowed, descriptors of all that the others
+// share without it, or that relates to what others have: the ends of pipes,
+// sockets, terminals. They are taken back by Return, or by undoing.
+func (t *Tree) Gather(r *tracer.Remote) error {
+	if len(t.views) == 1 {
+		return nil
+	}
+	root := t.views[0]
+	first := make(map[any]*View) // who had it first
+	lend := make(map[any]bool)
+	for _, v := range t.views {
+		for i := range v.FDs {
+			same, err := t.sameFile(v, &v.FDs[i])
+			if err != nil {
+				return err
+			}
+			t.note(first, lend, v, kinship(&v.FDs[i], same))
+			if relates(&v.FDs[i]) {
+				lend[kinship(&v.FDs[i], same)] = true
+			}
+		}
+		for i := range v.Mappings {
+			if m := &v.Mappings[i]; inodeKindOf(m) != nil {
+				t.note(first, lend, v, mappedID(m))
+			}
+		}
+	}
+	has := make(map[holder]bool)
+	for i := range root.FDs {
+		has[t.same[holder{root.PID, root.FDs[i].Number}]] = true
+	}
+	for _, v := range t.views {
+		for i := range v.FDs {
+			f := &v.FDs[i]
+			same := t.same[holder{v.PID, f.Number}]
+			switch {
+			case same.pid != v.PID || has[same]:
+				v.cover(f.Number)
+			case lend[kinship(f, same)]:
+				if err := t.lend(r, v, f); err != nil {
+					return fmt.Errorf("hand %s to %s: %w", v.FDName(f.Number), root.Name(), err)
+				}
+				has[same] = true
+				v.cover(f.Number)
+			}
+		}
+	}
+	return nil
+}
+
+// note enters who has something, and that the root must have it if it does not
+// come down from the first who has.
+func (t *Tree) note(first map[any]*View, lend map[any]bool, v *View, what any) {
+	if first[what] == nil {
+		first[what] = v
+	}
+	if !t.descends(v, first[what]) {
+		lend[what] = true
+	}
+}
+
+// kinship is what must be in one hand: the open file, or, where no name leads
+// to the file, the file.
+func kinship(f *procfs.FD, same holder) any {
+	if f.Nlink == 0 {
+		return idOf(f)
+	}
+	return same
+}
+
+// relates tells whether what is saved of an open file depends on others.
+func relates(f *procfs.FD) bool {
+	switch f.Type() {
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return true
+	}
+	return ptyIndex(f) >= 0
+}
+
+// cover notes a descriptor whose open file is the matter of another one.
+func (v *View) cover(fd int32) {
+	if v.covered == nil {
+		v.covered = make(map[int32]bool)
+	}
+	v.covered[fd] = true
+}
+
+// lend gives the root a descriptor of an open file of another process.
+func (t *Tree) lend(r *tracer.Remote, v *View, f *procfs.FD) error {
+	own, err := v.duplicate(f.Number)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(own), f.Target)
+	defer file.Close()
+	root := t.views[0]
+	number, err := root.lend(r, file)
+	if errors.Is(err, unix.EMFILE) {
+		return &fault.Error{Code: fault.TreeFiles, Object: root.Name(), Err: err}
+	}
+	if err != nil {
+		return err
+	}
+	if root.lent == nil {
+		root.lent = make(map[int32]bool)
+	}
+	root.lent[number] = true
+	t.same[holder{root.PID, number}] = t.same[holder{v.PID, f.Number}]
+	return nil
+}
+
+// Return takes back what Gather has lent.
+func (t *Tree) Return(r *tracer.Remote) error {
+	root := t.views[0]
+	if len(root.lent) == 0 {
+		return nil
+	}
+	p := r.Program()
+	for fd := range root.lent {
+		p.Close(tracer.FD(fd))
+	}
+	return p.Run()
+}
+
+// Survey returns all that stands in the way of saving any of them.
+func (t *Tree) Survey() fault.List {
+	var list fault.List
+	for _, v := range t.views {
+		list = append(list, v.Survey()...)
+	}
+	if len(t.views) > 1 {
+		list = append(list, t.apart()...)
+		list = append(list, t.sharedMemory()...)
+	}
+	return list
+}
+
+// apart refuses what processes share otherwise than by inheritance: memory,
+// descriptor tables, directories (clone(2)).
+func (t *Tree) apart() fault.List {
+	const kcmpVM = 1
+	var list fault.List
+	for _, of := range []struct {
+		kind int
+		code fault.Code
+	}{{kcmpVM, fault.MemoryTasks}, {kcmpFiles, fault.TableShared}, {kcmpFS, fault.FSShared}} {
+		order := slices.Clone(t.views)
+		var failed error
+		compare := func(a, b *View) int {
+			n, err := kcmp(a.PID, b.PID, of.kind, 0, 0)
+			failed = errors.Join(failed, err)
+			return n
+		}
+		slices.SortFunc(order, compare)
+		for i := 1; i < len(order) && failed == nil; i++ {
+			if compare(order[i-1], order[i]) == 0 {
+				list = append(list, &fault.Error{Code: of.code, Object: order[i].Name(), Detail: "with " + order[i-1].Name()})
+			}
+		}
+		if failed != nil {
+			list = append(list, &fault.Error{Code: fault.NoKcmp, Object: t.views[0].Name(), Err: failed})
+		}
+	}
+	return list
+}
+
+// sharedMemory refuses memory that several have of which none is an ancestor of
+// the others, and no descriptor leads to it.
+func (t *Tree) sharedMemory() fault.List {
+	var list fault.List
+	first := make(map[inodeID]*View)
+	open := make(map[inodeID]bool)
+	for i := range t.views[0].FDs {
+		open[idOf(&t.views[0].FDs[i])] = true
+	}
+	for _, v := range t.views {
+		for i := range v.Mappings {
+			m := &v.Mappings[i]
+			if !isSharedAnon(m) && inodeKindOf(m) == nil || open[mappedID(m)] || m.Special() == procfs.SpecialSysV {
+				continue
+			}
+			id := mappedID(m)
+			if first[id] == nil {
+				first[id] = v
+			}
+			if !t.descends(v, first[id]) {
+				list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m),
+					Detail: fmt.Sprintf("with %s, which it does not descend from", first[id].Name())})
+			}
+		}
+	}
+	return list
+}
