@@ -145,33 +145,45 @@ func (c *checkpoint) predump() (err error) {
 			return err
 		}
 	}
-	c.asleep = make(map[procfs.PID]resource.Asleep)
-	var list fault.List
-	for _, pid := range pids {
-		refused, err := c.glance(pid, len(pids) == 1)
-		if err != nil && pid == c.req.Target {
-			return err
-		}
-		list = append(list, refused...) // a descendant may have ended meanwhile
-	}
-	return list.Err()
+	return c.glance(pids)
 }
 
-// glance looks at a running process and returns what stands in the way. What
-// its descriptors are is seen only of one that is alone.
-func (c *checkpoint) glance(pid procfs.PID, alone bool) (fault.List, error) {
-	v, err := c.look(pid, resource.Glance)
-	if err != nil {
-		return nil, err
+// glance looks at running processes, of which the first is the target, and
+// refuses what stands in the way. What their descriptors are is seen only of one
+// that is alone.
+func (c *checkpoint) glance(pids []procfs.PID) error {
+	var views []*resource.View
+	defer func() {
+		for _, v := range views {
+			v.Close()
+		}
+	}()
+	c.asleep = make(map[procfs.PID]resource.Asleep)
+	for i, pid := range pids {
+		v, err := c.look(pid, resource.Glance)
+		if err != nil && i > 0 {
+			continue // it has ended, or will be refused when it is stopped
+		}
+		if err != nil {
+			return err
+		}
+		views = append(views, v)
+		v.Running = true
+		maps.Copy(c.asleep, v.Sleepers())
 	}
-	defer v.Close()
-	v.Running = true
-	maps.Copy(c.asleep, v.Sleepers())
-	if len(v.Survey()) == 0 {
-		return nil, nil
+	var list fault.List
+	resource.NewTree(views, func(int) int { return 0 })
+	for i, v := range views {
+		refused := v.Survey()
+		if len(refused) > 0 && len(views) == 1 {
+			v.Running = false // refused in any case, so name everything
+			refused = v.Survey()
+		}
+		if i == 0 || !task.Ended(v.PID) {
+			list = append(list, refused...)
+		}
 	}
-	v.Running = !alone // refused in any case, so name everything
-	return v.Survey(), nil
+	return list.Err()
 }
 
 // run is everything that needs a stopped task.

@@ -18,8 +18,7 @@ func (r *restart) end() error {
 	for i := range r.forest.ended {
 		z := &r.forest.ended[i]
 		parent := r.plants[z.parent]
-		keep := parent.builder.MayChoosePIDs() && int32(parent.builder.VPID) == parent.VPID
-		child, err := fork(parent, z.VPID, unix.Signal(z.ExitSignal), keep)
+		child, err := r.fork(parent, z.VPID, unix.Signal(z.ExitSignal))
 		if err != nil {
 			return err
 		}

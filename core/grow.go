@@ -35,7 +35,7 @@ func (r *restart) load(p *plant) (err error) {
 		return err
 	}
 	p.builder.XstateSize = int(r.fpu.XstateSize)
-	p.builder.Policy, p.builder.Warn = r.policy, r.engine.warn
+	p.builder.Policy, p.builder.Warn = r.policy, r.warn
 	if p.parent >= 0 {
 		p.builder.Inherit(r.plants[p.parent].builder)
 	}
@@ -44,11 +44,10 @@ func (r *restart) load(p *plant) (err error) {
 
 // grow makes and stages all processes but the first.
 func (r *restart) grow() error {
-	if len(r.forest.living) == 1 {
+	if len(r.forest.living) == 1 && len(r.forest.ended) == 0 {
 		return nil
 	}
-	keep, err := r.mayKeep()
-	if err != nil {
+	if err := r.chooseNumbers(); err != nil {
 		return err
 	}
 	for i, proc := range r.forest.living[1:] {
@@ -59,7 +58,8 @@ func (r *restart) grow() error {
 			}
 		}
 		p := &plant{process: proc}
-		if p.tracee, err = fork(parent, proc.Process.VPID, unix.Signal(proc.ExitSignal), keep); err != nil {
+		var err error
+		if p.tracee, err = r.fork(parent, proc.Process.VPID, unix.Signal(proc.ExitSignal)); err != nil {
 			return err
 		}
 		r.plants = append(r.plants, p)
@@ -77,12 +77,17 @@ func (r *restart) grow() error {
 }
 
 // fork has a staged process make a child.
-func fork(parent *plant, number int32, signal unix.Signal, keep bool) (*tracer.Tracee, error) {
+func (r *restart) fork(parent *plant, number int32, signal unix.Signal) (*tracer.Tracee, error) {
 	var tid procfs.PID
-	if keep {
+	if r.numbers {
 		tid = procfs.PID(number)
 	}
 	child, err := parent.remote.Fork(tid, signal)
+	if errors.Is(err, unix.EEXIST) && !r.keepPIDs {
+		// Somebody was faster, or it is that of a process group or a session.
+		r.warn("process id %d is taken: the process gets another one", number)
+		child, err = parent.remote.Fork(0, signal)
+	}
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return nil, &fault.Error{Code: fault.PIDTaken, Object: fmt.Sprintf("pid %d", number), Err: err}
@@ -92,9 +97,9 @@ func fork(parent *plant, number int32, signal unix.Signal, keep bool) (*tracer.T
 	return child, err
 }
 
-// mayKeep tells whether the processes get the numbers that they had: if the
-// first one has, and all others are free and may be chosen.
-func (r *restart) mayKeep() (bool, error) {
+// chooseNumbers decides whether the processes get the numbers that they had: if
+// the first one has, and all others are free and may be chosen.
+func (r *restart) chooseNumbers() error {
 	root := r.plants[0]
 	whyNot := ""
 	switch {
@@ -110,7 +115,7 @@ func (r *restart) mayKeep() (bool, error) {
 			rows[i] = p.Call(unix.SYS_SCHED_GETSCHEDULER, tracer.Imm(uint64(all[i].VPID))).Tolerate()
 		}
 		if err := p.Run(); err != nil {
-			return false, fmt.Errorf("look for free process ids: %w", err)
+			return fmt.Errorf("look for free process ids: %w", err)
 		}
 		for i, row := range rows {
 			if !errors.Is(row.Err(), unix.ESRCH) {
@@ -118,14 +123,15 @@ func (r *restart) mayKeep() (bool, error) {
 			}
 		}
 	}
-	if whyNot == "" {
-		return true, nil
+	r.numbers = whyNot == ""
+	if r.numbers {
+		return nil
 	}
 	if r.keepPIDs {
-		return false, &fault.Error{Code: fault.PIDTaken, Object: "the processes of the tree", Detail: whyNot}
+		return &fault.Error{Code: fault.PIDTaken, Object: "the processes of the tree", Detail: whyNot}
 	}
-	r.engine.warn("the processes of the tree get new ids, as %s: a program that has noted the id of another one does not know it any more", whyNot)
-	return false, nil
+	r.warn("the processes of the tree get new ids, as %s: a program that has noted the id of another one does not know it any more", whyNot)
+	return nil
 }
 
 // lead makes a process the leader of a session.
@@ -209,8 +215,7 @@ func (p *plant) join(group uint64) error {
 // found makes a group whose leader is no more, by one who ends again when the
 // process has joined him.
 func (r *restart) found(p *plant) (group uint64, err error) {
-	keep := p.builder.VPID == procfs.PID(p.VPID) && p.builder.MayChoosePIDs()
-	leader, err := fork(p, p.VPgrp, 0, keep)
+	leader, err := r.fork(p, p.VPgrp, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -35,7 +35,7 @@ type Restarted struct {
 // fails, a caller that has been caught goes on as if it had not called, with
 // an errno; one that has not is left waiting for the answer of whoever called.
 func (e *Engine) Restart(req RestartRequest) (*Restarted, error) {
-	r := &restart{engine: e, in: req.In, inFD: req.InFD, watch: stopwatch{engine: e}}
+	r := &restart{engine: e, in: req.In, inFD: req.InFD, watch: stopwatch{engine: e}, warned: make(map[string]bool)}
 	process, err := task.Process(req.Caller.TID)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ type Opened struct {
 
 // Open reads the head of an image. Into or Close must follow.
 func (e *Engine) Open(in *os.File) (*Opened, error) {
-	r := &restart{engine: e, in: in, inFD: -1, watch: stopwatch{engine: e}, blank: true}
+	r := &restart{engine: e, in: in, inFD: -1, watch: stopwatch{engine: e}, blank: true, warned: make(map[string]bool)}
 	if err := r.open(); err != nil {
 		return nil, err
 	}
@@ -100,9 +100,11 @@ type restart struct {
 	acquire  Blank
 	policy   resource.Policy
 	keepPIDs bool
+	numbers  bool // the processes get those that they had
 	lost     bool // the caller is no longer itself
 	blank    bool // the process was made for this restart and ends if it fails
 	watch    stopwatch
+	warned   map[string]bool
 
 	caller      procfs.PID // 0 without one
 	source      image.Source
@@ -177,6 +179,15 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 	}
 	done.Timing = r.watch.steps
 	return done, nil
+}
+
+// warn says something once, though it may be true of many processes.
+func (r *restart) warn(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if !r.warned[text] {
+		r.warned[text] = true
+		r.engine.warn("%s", text)
+	}
 }
 
 // scratchSize holds the commit of a process with tens of thousands of

@@ -43,7 +43,7 @@ func (r *restart) open(engine *core.Engine) (err error) {
 	}
 	// Inside of a `crshim run` the calls work already.
 	_, caught := filtersOf(procfs.PID(os.Getpid()))
-	r.opened.Policy = r.config.policy
+	r.opened.Policy, r.opened.KeepPIDs = r.config.policy, r.config.PIDs == pidsKeep
 	r.config.PID, r.config.Calls = int(r.opened.PID), r.opened.CallsCaught && !caught
 	return nil
 }

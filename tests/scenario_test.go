@@ -190,8 +190,10 @@ func runExternal(e *env, s scenario, w way) {
 			e.announced(j, "ready", n+1)
 			e.remove(e.nth("go", n))
 		}
+		children := descendants(pid)
 		e.signal(pid, unix.SIGKILL)
 		j.ends("signal: killed")
+		e.buried(children)
 		e.remove(e.nth("ready", n+1))
 		files.putBack()
 		j = e.restart(e.nth("img", n), w)
@@ -239,6 +241,18 @@ func (e *env) announced(j *job, what string, n int) int {
 		e.Fatal(err)
 	}
 	return pid
+}
+
+// buried waits until nothing is left of processes that end with their parent.
+func (e *env) buried(children []process) {
+	e.Helper()
+	for _, p := range children {
+		e.until("the end of its children", func() bool {
+			_, _ = unix.Wait4(p.pid, nil, unix.WNOHANG, nil) // it has become ours
+			_, left := lookup(p.pid)
+			return !left
+		})
+	}
 }
 
 func (e *env) signal(pid int, sig unix.Signal) {
@@ -345,9 +359,14 @@ func (e *env) restored(j *job, s scenario, comm string) int {
 			e.Fatalf("%v: %s", j.cmd.Args, j.cmd.ProcessState)
 		}
 		for _, p := range descendants(j.pid()) {
-			if p.comm == comm && ready(p.pid) {
+			if p.comm == comm && p.state != "Z" { // the first one of its tree
 				pid = p.pid
-				return true
+				if !ready(pid) {
+					return false
+				}
+				parent, _ := lookup(p.ppid)
+				now, _ := lookup(pid)
+				return parent.comm != comm && now.state != "Z"
 			}
 		}
 		return false

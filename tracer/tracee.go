@@ -244,6 +244,9 @@ func (e *Tracee) EndBy(sig unix.Signal) error {
 	if err := e.ready(); err != nil {
 		return e.fault("end", err)
 	}
+	if sig == unix.SIGKILL {
+		return e.Kill()
+	}
 	err := errors.Join(e.setSigmask(0), e.signal(sig), e.resume(unix.PTRACE_CONT, 0))
 	for err == nil {
 		var stop Stop

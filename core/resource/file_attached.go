@@ -132,6 +132,24 @@ func dumpAttached(s *Saver, f *procfs.FD, ref object.Ref) error {
 	return s.W.Put(uint32(ref), owner)
 }
 
+// dumpOwnLocks writes the locks that belong to the process, and not to the open
+// file, where that is the matter of another one.
+func dumpOwnLocks(s *Saver, f *procfs.FD, ref object.Ref) error {
+	locks, err := locksOf(f)
+	if err != nil {
+		return err
+	}
+	for i := range locks {
+		if locks[i].Kind != lockPOSIX {
+			continue
+		}
+		if err := s.W.Put(uint32(ref), &locks[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // attached is what is attached to an open file of the image.
 type attached struct {
 	locks []lockRecord
@@ -180,6 +198,11 @@ func (r *filesRestore) attach(b *Builder) {
 			o.attached.locks[i].stage(b, o)
 		}
 	}
+	for _, e := range r.entries {
+		for i := range e.locks {
+			e.locks[i].stage(b, e.open)
+		}
+	}
 }
 
 // commitAttached puts in place what belongs to the process, or would disturb
@@ -196,6 +219,11 @@ func (r *filesRestore) commitAttached(p *tracer.Program, final map[tracer.FD]tra
 		}
 		if o.attached.owner != nil {
 			o.attached.owner.commit(p, fd)
+		}
+	}
+	for _, e := range r.entries {
+		for i := range e.locks {
+			e.locks[i].commit(p, e.final)
 		}
 	}
 }

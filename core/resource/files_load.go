@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,9 @@ type stagedEntry struct {
 
 	replaces bool // what the image has, by the policy
 	held     bool // for the sake of the tree: the commit closes it
+
+	open  *stagedOpen
+	locks []lockRecord // of the process, by an open file that another one has as well
 }
 
 // heldForTree stands in the place of the close-on-exec flag of a descriptor that
@@ -110,7 +114,16 @@ func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD)
 		staged.flags = unix.O_CLOEXEC
 	}
 	from := open.fd
-	if !shared {
+	if shared {
+		own, err := b.loadAttached(object.Ref(entry.ObjRef))
+		if err != nil {
+			return err
+		}
+		if own.owner != nil || slices.ContainsFunc(own.locks, func(l lockRecord) bool { return l.Kind != lockPOSIX }) {
+			return badImage(fault.ImageValue, fmt.Sprintf("fd %d", entry.FD), "has what belongs to an open file, again")
+		}
+		staged.open, staged.locks = open, own.locks
+	} else {
 		defer func() { open.fd = staged.at }() // later descriptors share it from there
 		r.opened = append(r.opened, open)
 	}

@@ -68,6 +68,7 @@ func (*filesSave) Dump(s *Saver) error {
 	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs) - len(s.unix.extra))}); err != nil {
 		return err
 	}
+	locked := make(map[object.Ref]bool)
 	for i := range s.FDs {
 		f := &s.FDs[i]
 		if s.unix.extra[f.Number] {
@@ -89,6 +90,12 @@ func (*filesSave) Dump(s *Saver) error {
 		}
 		if err := dump(); err != nil {
 			return fmt.Errorf("save %s: %w", s.FDName(f.Number), err)
+		}
+		if s.covered[f.Number] && !locked[ref] {
+			locked[ref] = true
+			if err := dumpOwnLocks(s, f, ref); err != nil {
+				return fmt.Errorf("save locks of %s: %w", s.FDName(f.Number), err)
+			}
 		}
 	}
 	if err := dumpUnixQueues(s); err != nil {

@@ -65,7 +65,7 @@ func FreezeTree(t *tracer.Tracer, claims *Claims, root procfs.PID, caller *trace
 			}
 			for _, pid := range fresh {
 				err := tree.add(t, claims, pid, m, callerOf(pid))
-				if err != nil && hasEnded(pid) {
+				if err != nil && Ended(pid) {
 					tree.bury(pid, m)
 					err = nil
 				}
@@ -176,7 +176,8 @@ func isZombie(pid procfs.PID) bool {
 	return err == nil && status.State == 'Z' && status.Threads == 1
 }
 
-func hasEnded(pid procfs.PID) bool {
+// Ended tells whether nothing of a process runs any more.
+func Ended(pid procfs.PID) bool {
 	status, err := statusOf(pid)
 	return err != nil || status.State == 'X' || isZombie(pid)
 }
