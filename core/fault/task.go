@@ -13,7 +13,6 @@ const (
 	Zombie            Code = 1007
 	OwnSeccompFilter  Code = 1008
 	NestedNamespace   Code = 1009
-	Children          Code = 1011
 	Vanished          Code = 1012
 	ShadowStack       Code = 1013
 	ProcUnreadable    Code = 1014
@@ -55,9 +54,6 @@ var tasks = []Entry{
 	{NestedNamespace, unix.EINVAL, "cannot save {the process}: it belongs to a nested pid namespace and is not its first process",
 		"A container is saved whole, from its first process; a part of one has links to the rest that would be lost.",
 		"Name the first process of that container."},
-	{Children, unix.EOPNOTSUPP, "cannot save {the process}: it has children",
-		"Saving a tree of processes is not supported yet.",
-		"Save it while it has no children, or let a child checkpoint itself."},
 	{Vanished, unix.ESRCH, "cannot save {the process}: it ended while it was being saved",
 		"The process exited or was killed after it had been found.",
 		"Look in its own log for why it ended; the image is not complete."},
