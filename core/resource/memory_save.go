@@ -114,7 +114,7 @@ func reachable(v *View, m *procfs.Mapping) error {
 	switch {
 	case err != nil:
 		return err
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+	case st.Mode&unix.S_IFMT != unix.S_IFREG && (st.Rdev != zeroDevice || m.Perms.Shared):
 		return errors.New("not a regular file")
 	case st.Ino != m.Inode:
 		return errors.New("another file has that name now")

@@ -191,6 +191,33 @@ static void vdso_verify(int cycle)
 	check_eq(syscall(SYS_getcpu, &cpu, &node, NULL), 0);
 }
 
+/* ---- /dev/zero, as memory was had before MAP_ANONYMOUS ---- */
+
+static unsigned char *zero;
+
+static void zero_setup(void)
+{
+	int f = open("/dev/zero", O_RDWR);
+
+	check(f >= 0);
+	zero = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, f, 0);
+	check(zero != MAP_FAILED);
+	check_eq(close(f), 0);
+	fill(zero, 4096, 7);
+	fill(zero + 2 * 4096, 4096, 8);
+	check_eq(mprotect(zero + 2 * 4096, 4096, PROT_READ), 0);
+}
+
+static void zero_verify(int cycle)
+{
+	filled(zero, 4096, 7);
+	filled(zero + 2 * 4096, 4096, 8);
+	check_eq(faults((char *)zero + 2 * 4096, 1), SIGSEGV);
+	check_eq(zero[3 * 4096], cycle - 1);
+	zero[3 * 4096] = (unsigned char)cycle;
+	check_eq(zero[4096], 0);
+}
+
 SCENARIOS(
 	{ "copied", BOTH, copied_setup, copied_verify, NULL, 0 },
 	{ "untouched", BOTH, untouched_setup, untouched_verify, NULL, 0 },
@@ -198,4 +225,5 @@ SCENARIOS(
 	{ "shared-readonly", BOTH, shared_readonly_setup, shared_readonly_verify, NULL, 0 },
 	{ "beyond", BOTH, beyond_setup, beyond_verify, NULL, 0 },
 	{ "vdso", BOTH, vdso_setup, vdso_verify, NULL, 0 },
+	{ "dev-zero", BOTH, zero_setup, zero_verify, NULL, 0 },
 )
