@@ -22,7 +22,8 @@ var sandbox = Part{
 	Note: "Strict mode, and the filters of each thread in their order, with their flag for logging; filters that all threads have in " +
 		"common are one again. Needs crshim to have CAP_SYS_ADMIN over the machine and to be under no filter itself, when saving and " +
 		"when restarting; else refused. A filter that asks a listener is refused. Should crshim be killed meanwhile, the filters " +
-		"apply to the calls that take the work back, or complete it, and may end the process; it never gets out of them.",
+		"apply to the calls that take the work back, or complete it, and may end the process; it never gets out of them. As with any stop, " +
+		"a sleep that is interrupted goes on by restart_syscall, which the filters must allow.",
 	Records: []image.Spec{
 		image.Row[filterRecord](filterKind, "SECCOMP_FILTER", image.InThread, "a filter that no thread before has; BUFFERs follow with its code, struct sock_filter[]"),
 		image.Row[sandboxRecord](sandboxKind, "SECCOMP", image.InThread, "what confines the thread by seccomp(2), if anything does", image.Times(image.AtMostOncePerThread)),
