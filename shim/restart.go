@@ -65,7 +65,7 @@ Regular files are expected to be there as they were, or longer; one that is shor
 that the process was writing get back the contents that crshim checkpoint --save-files saved, with --files truncate what was written
 since is cut off, and with --files ignore they are taken as they are.
 
-A process that was stopped when it was saved, as by SIGSTOP, is stopped again: kill -CONT lets it go on.
+The process runs, also if it was stopped when it was saved; with --stopped it waits for SIGCONT. Its children are as they were.
 
 If the calls checkpoint and restart worked for the process when it was saved, they work again.`,
 		Example: `  crshim restart img

@@ -20,6 +20,8 @@ type policyFlags struct {
 	tcp    string
 	ids    string
 	limits string
+
+	stopped bool
 }
 
 var (
@@ -39,6 +41,7 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&p.tcp, "tcp", tcpChoices[resource.ResetTCP], "connections to other hosts and processes: reset, as by a fault of the network, or keep, where the kernel allows")
 	flags.StringVar(&p.ids, "ids", idsChoices[resource.ImageIDs], "user and group ids and capabilities: those of the image, or fail; caller, those of whoever restarts")
 	flags.StringVar(&p.limits, "limits", limitChoices[resource.ImageLimits], "resource limits, scheduling and priorities: those of the image, or fail; caller, those of whoever restarts")
+	flags.BoolVar(&p.stopped, "stopped", false, "leave the process stopped, as by SIGSTOP: kill -CONT lets it go on")
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"fd":     completeFD,
 		"files":  cobra.FixedCompletions(filesChoices, cobra.ShellCompDirectiveNoFileComp),
@@ -54,7 +57,7 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 
 // policy checks the values and says what they mean.
 func (p *policyFlags) policy() (resource.Policy, error) {
-	var policy resource.Policy
+	policy := resource.Policy{Stopped: p.stopped}
 	var errs []error
 	files := slices.Index(filesChoices, p.files)
 	if files < 0 {

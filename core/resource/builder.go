@@ -64,6 +64,7 @@ type Builder struct {
 
 	sched     callerScheduling
 	sandbox   loadedSandbox
+	inherits  bool         // it was forked from a process that is staged
 	stopped   bool         // it is to be stopped, as by SIGSTOP
 	queued    uint64       // signals to be pending
 	moreFiles bool         // the soft limit on descriptors is raised to the hard one
@@ -115,7 +116,8 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 // Inherit has the builder of a child find what its parent has staged.
 func (b *Builder) Inherit(parent *Builder) {
 	b.Objects = parent.Objects.Child()
-	b.Policy.Descriptors = nil // they are those of the first process
+	b.Policy.Descriptors, b.Policy.Stopped = nil, false // of the first process alone
+	b.inherits = true
 }
 
 // MayChoosePIDs tells whether the process may choose the numbers of new ones, in

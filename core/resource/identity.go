@@ -126,9 +126,8 @@ func (r *identityRestore) Load(b *Builder) error {
 		return err
 	}
 	r.comm = comm.Text
-	if b.stopped = task.State == taskStopped; b.stopped {
-		b.Warn("the process was stopped when it was saved, as by SIGSTOP, and is stopped again: kill -CONT lets it go on")
-	}
+	// A child that was stopped is, to its parent, a job that waits for SIGCONT.
+	b.stopped = b.Policy.Stopped || b.inherits && task.State == taskStopped
 	rec, _, err := image.Expect[identityRecord](b.R)
 	if err != nil {
 		return err

@@ -11,6 +11,9 @@ type Policy struct {
 	TCP         TCPPolicy
 	IDs         IDsPolicy
 	Limits      LimitsPolicy
+	// Stopped has the first process stopped in the end, as by SIGSTOP. Without it
+	// that one runs, whatever it did when it was saved.
+	Stopped bool
 }
 
 // What Policy.Descriptors may say besides a path.
