@@ -46,6 +46,7 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 	}
 	defer v.Close()
 	v.BenignFilters, v.CallsCaught = e.filters(target)
+	v.ParentHears = e.launcher(v.Stat.PPid)
 	v.External = external
 	return &Checked{Name: v.Name(), Blockers: v.Survey()}, nil
 }

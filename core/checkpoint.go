@@ -115,6 +115,7 @@ func (c *checkpoint) look(pid procfs.PID, by func(pid procfs.PID, self bool) (*r
 		return nil, err
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(pid)
+	v.ParentHears = c.engine.launcher(v.Stat.PPid)
 	v.Image, v.External, v.SaveFiles = c.req.Out, c.req.External, c.req.SaveFiles
 	return v, nil
 }

@@ -21,6 +21,9 @@ type Engine struct {
 	// let every call of ours pass, and whether the emulated calls are available
 	// to it. Nil stands for none.
 	Filters func(procfs.PID) (benign int, caught bool)
+	// Launcher tells whether a process is one of crshim that waits for the first
+	// process of a container (View.ParentHears). Nil stands for no.
+	Launcher func(procfs.PID) bool
 	// After, if set, is called when a step has been carried out.
 	After func(step string)
 	// Warn, if set, is told what could not be brought back exactly.
@@ -72,6 +75,8 @@ type PID = procfs.PID
 
 // Resolve finds the process that a caller means by a pid (task.Resolve).
 func Resolve(caller PID, pid int) (PID, error) { return task.Resolve(caller, pid) }
+
+func (e *Engine) launcher(pid procfs.PID) bool { return e.Launcher != nil && e.Launcher(pid) }
 
 func (e *Engine) filters(pid procfs.PID) (benign int, caught bool) {
 	if e.Filters == nil {

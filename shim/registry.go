@@ -59,7 +59,10 @@ func openRegistry() (*registry, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(failed(err), r.dir.Close())
 	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+	switch {
+	case int(st.Uid) != os.Geteuid():
+		return nil, errors.Join(failed(fmt.Errorf("it belongs to user %d", st.Uid)), r.dir.Close())
+	case st.Mode&0o022 != 0:
 		return nil, errors.Join(failed(errors.New("others may write there")), r.dir.Close())
 	}
 	for {

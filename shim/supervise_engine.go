@@ -15,7 +15,7 @@ const dieAfterEnv = "CRSHIM_DIE_AFTER"
 
 // newEngine makes the engine of this process.
 func newEngine(warn func(format string, args ...any)) *core.Engine {
-	engine := &core.Engine{Filters: filtersOf, Warn: warn}
+	engine := &core.Engine{Filters: filtersOf, Launcher: isLauncher, Warn: warn}
 	if last, ok := os.LookupEnv(dieAfterEnv); ok {
 		engine.After = func(step string) {
 			if step == last {
@@ -49,6 +49,22 @@ func filtersOf(pid procfs.PID) (benign int, caught bool) {
 		pid, isParent = stat.PPid, true
 	}
 	return 0, false
+}
+
+// isLauncher tells whether a process is a stage __parent that waits for the first process of a container.
+func isLauncher(pid procfs.PID) bool {
+	p, err := procfs.Open(pid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Close() }()
+	comm, err := p.Comm()
+	if err != nil || comm != commOfStages {
+		return false
+	}
+	args, err := p.Cmdline()
+	var config stageConfig
+	return err == nil && len(args) > 2 && args[1] == stageParent && json.Unmarshal([]byte(args[2]), &config) == nil && config.Container != nil
 }
 
 // isFilteringParent tells whether a command line is that of a stage __parent whose children are under a filter of ours.

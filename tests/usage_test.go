@@ -24,8 +24,9 @@ var defaultOutputFree sync.Mutex
 type usage struct {
 	*env
 	samples samples
-	out     string // the counting program's file
-	args    string // its arguments
+	out     string   // the counting program's file
+	args    string   // its arguments
+	in      []string // flags of a container in which it all happens
 }
 
 func newUsage(t *testing.T, u user, s samples, plain bool) *usage {
@@ -92,14 +93,16 @@ name_of() { cat /proc/$1/comm; ps -o comm= -p $1; }
 `
 
 func (r *usage) shell(script string) *job {
-	return r.start(streams{}, r.crshim, "run", "sh", "-c", wait+"OUT="+r.out+"\n"+script)
+	args := append([]string{"env", "XDG_RUNTIME_DIR=" + r.dir, r.crshim, "run"}, r.in...)
+	return r.start(streams{}, append(args, "sh", "-c", wait+"OUT="+r.out+"\n"+script)...)
 }
 
 // TestUsageExternal: a program is stopped, checkpointed, goes on, and a second
 // one comes out of the image beside it.
-func TestUsageExternal(t *testing.T) {
-	forEach(t, func(t *testing.T, r *usage) {
-		r.shell(`
+func TestUsageExternal(t *testing.T) { forEach(t, walkExternal) }
+
+func walkExternal(t *testing.T, r *usage) {
+	r.shell(`
 			./test` + r.args + ` &
 			test=$!
 			wait_lines $OUT 2
@@ -119,24 +122,24 @@ func TestUsageExternal(t *testing.T) {
 			wait $rstr
 			echo $? >> status
 		`).ends("exit status 0")
-		r.compareExternal(2)
-		if got := r.read(r.path("names")); got != "test\ntest\n" {
-			t.Errorf("the restarted program is called %q", got)
-		}
-		if got := r.read(r.path("status")); got != "137\n137\n" {
-			t.Errorf("killed programs ended as %q", got)
-		}
-		if got := r.read(r.path("ckpt.image")); !strings.HasSuffix(got, "checkpoint id 1\n") {
-			t.Errorf("the image does not end in ckpt's own line")
-		}
-	})
+	r.compareExternal(2)
+	if got := r.read(r.path("names")); got != "test\ntest\n" {
+		t.Errorf("the restarted program is called %q", got)
+	}
+	if got := r.read(r.path("status")); got != "137\n137\n" {
+		t.Errorf("killed programs ended as %q", got)
+	}
+	if got := r.read(r.path("ckpt.image")); !strings.HasSuffix(got, "checkpoint id 1\n") {
+		t.Errorf("the image does not end in ckpt's own line")
+	}
 }
 
 // TestUsageSelf: a program checkpoints itself; the lines that the restarted
 // one writes can be told from those before.
-func TestUsageSelf(t *testing.T) {
-	forEach(t, func(t *testing.T, r *usage) {
-		r.shell(`
+func TestUsageSelf(t *testing.T) { forEach(t, walkSelf) }
+
+func walkSelf(t *testing.T, r *usage) {
+	r.shell(`
 			./self` + r.args + ` > self.image &
 			self=$!
 			wait_lines $OUT 4
@@ -152,11 +155,10 @@ func TestUsageSelf(t *testing.T) {
 			wait $self $rstr
 			true
 		`).ends("exit status 0")
-		r.compareSelf()
-		if got := r.read(r.path("names")); got != "self\nself\n" {
-			t.Errorf("the restarted program is called %q", got)
-		}
-	})
+	r.compareSelf()
+	if got := r.read(r.path("names")); got != "self\nself\n" {
+		t.Errorf("the restarted program is called %q", got)
+	}
 }
 
 // TestUsageInteractive is the same at the prompt of an interactive shell, on

@@ -116,6 +116,9 @@ func (v *View) compareOthers(target string) (map[int32]procfs.PID, error) {
 	slices.SortFunc(own, func(a, b int32) int { return compare(a, holder{v.PID, b}) })
 	found := make(map[int32]procfs.PID)
 	for _, h := range holders {
+		if v.ParentHears && h.pid == v.Stat.PPid {
+			continue
+		}
 		i, same := slices.BinarySearchFunc(own, h, compare)
 		for ; same && i < len(own) && compare(own[i], h) == 0; i++ {
 			found[own[i]] = h.pid

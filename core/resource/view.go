@@ -29,6 +29,9 @@ type View struct {
 
 	// CallsCaught tells whether the emulated calls are available to it.
 	CallsCaught bool
+	// ParentHears is set if its parent is crshim itself, which shares an eventfd
+	// with it and only reads that: the first process of a container.
+	ParentHears bool
 	// BenignFilters is how many of its seccomp filters are known to let our
 	// own calls pass: those that we run under as well, and crshim's own.
 	BenignFilters int
