@@ -35,11 +35,6 @@ func becomeCommand(config *stageConfig, command []string) error {
 	if err := config.Start.restore(); err != nil {
 		return err
 	}
-	// The threads of the Go runtime share a list of semaphore adjustments, which exec keeps though it is empty: a checkpoint
-	// would not know that it is.
-	if err := unix.Unshare(unix.CLONE_SYSVSEM); err != nil {
-		return fmt.Errorf("give up semaphore adjustments: %w", err)
-	}
 	err = syscall.Exec(path, command, os.Environ())
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without a first line "#!" is for the shell, as execvp(3) has it.

@@ -25,7 +25,7 @@ var device = FileKind{
 	},
 	Refuse: func(v *View, f *procfs.FD) *fault.Error {
 		var st unix.Stat_t
-		if err := unix.Stat(f.Target, &st); err != nil || st.Rdev != f.Rdev {
+		if err := unix.Stat(v.reach(f.Target), &st); err != nil || st.Rdev != f.Rdev {
 			return &fault.Error{Code: fault.FileUnreachable, Detail: f.Target, Err: err}
 		}
 		return nil

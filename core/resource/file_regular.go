@@ -70,7 +70,7 @@ func refuseNamed(v *View, f *procfs.FD) *fault.Error {
 		return refusal
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(f.Target, &st); err != nil {
+	if err := unix.Lstat(v.reach(f.Target), &st); err != nil {
 		return &fault.Error{Code: fault.FileUnreachable, Detail: f.Target, Err: err}
 	}
 	if st.Dev != f.Dev || st.Ino != f.Ino {

@@ -110,7 +110,7 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 // reachable checks that the mapped file's name still leads to it.
 func reachable(v *View, m *procfs.Mapping) error {
 	var st unix.Stat_t
-	err := unix.Stat(m.Name, &st)
+	err := unix.Stat(v.reach(m.Name), &st)
 	switch {
 	case err != nil:
 		return err
@@ -345,7 +345,7 @@ func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, erro
 		return more, nil
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(m.Name, &st); err != nil {
+	if err := unix.Stat(d.reach(m.Name), &st); err != nil {
 		return more, &fault.Error{Code: fault.MemoryUnreachable, Object: d.MappingName(m), Err: err}
 	}
 	more.Size, more.Inode, more.MTime = uint64(st.Size), st.Ino, st.Mtim.Nano()

@@ -60,10 +60,11 @@ type View struct {
 
 	// What is known of other processes, by the text of a link; nil before it
 	// was asked for.
-	users  *bool // what sharesUsers has found
-	others map[string][]holder
-	shared map[string]map[int32]procfs.PID // by descriptor
-	mapped map[inodeID]procfs.PID          // nameless files that they have mapped
+	sameMounts *bool // what inOwnMounts has found
+	users      *bool // what sharesUsers has found
+	others     map[string][]holder
+	shared     map[string]map[int32]procfs.PID // by descriptor
+	mapped     map[inodeID]procfs.PID          // nameless files that they have mapped
 	// Its sockets, by inode number.
 	sockets     map[uint64]*socketView
 	connections map[ends]*procfs.FD // of TCP, by their addresses

@@ -1,0 +1,41 @@
+package resource
+
+import (
+	"os"
+	"strings"
+
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// reach returns a name by which we find what the process finds by that one.
+// /proc shows the names of a process in another mount namespace as they are
+// there; its own root leads us in (proc(5), /proc/PID/root).
+func (v *View) reach(name string) string {
+	if v.sameMounts == nil {
+		same := v.inOwnMounts()
+		v.sameMounts = &same
+	}
+	if *v.sameMounts {
+		return name
+	}
+	if v.Root != "/" {
+		name = strings.TrimPrefix(name, v.Root)
+	}
+	return procPath(v.PID, "root") + name
+}
+
+// inOwnMounts tells whether the process is in our mount namespace; where that
+// cannot be known, names are taken as they stand.
+func (v *View) inOwnMounts() bool {
+	theirs, err := v.Proc.NS("mnt")
+	if err != nil {
+		return true
+	}
+	self, err := procfs.Open(procfs.PID(os.Getpid()))
+	if err != nil {
+		return true
+	}
+	defer self.Close()
+	ours, err := self.NS("mnt")
+	return err != nil || ours == theirs
+}
