@@ -36,7 +36,7 @@ struct said {
 };
 
 // The steps of struct said, as steps in Go names them.
-enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_SESSION, STEP_INIT, STEP_STAGE };
+enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_STAGE };
 
 static struct rlimit start_files;
 
@@ -133,10 +133,10 @@ static void be_first(struct first *f, const sigset_t *mask)
 		say(f->told, STEP_FORK, -1);
 	if (n == 0)
 		become_stage(f, mask);
-	// CMD stays in the session and process group of the job. A relative in another group of that session would keep
-	// the group of CMD from being an orphaned one, so this process leaves.
-	if (setsid() < 0 || chdir("/"))
-		say(f->told, STEP_SESSION, -1);
+	// Both stay in the session and process group of the job. A relative of CMD's in another group of that session would keep its
+	// group from being an orphaned one; and a checkpoint of the container makes the session of its first process again.
+	if (chdir("/"))
+		say(f->told, STEP_DIRECTORY, -1);
 	if (f->keep_caps)
 		drop_capabilities();
 	say(f->told, STEP_DONE, command);
@@ -196,7 +196,7 @@ type firstProcess struct {
 }
 
 // steps are what the first process may fail at, by STEP_ of the C code.
-var steps = []string{"", "end with its parent", "keep capabilities", "fork", "lead a session", "execute init", "execute stage"}
+var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "execute stage"}
 
 // startContainer makes the namespaces and in them the first process, and the stage that becomes CMD. All of it ends with the
 // thread that called.

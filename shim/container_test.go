@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -361,8 +362,13 @@ func TestContainerKilled(t *testing.T) {
 				if victim != "parent" && (!status.Signaled() || status.Signal() != unix.SIGKILL) {
 					t.Errorf("%s killed, init %s: status %#x", victim, init, status)
 				}
-				if victim == "supervisor" && !strings.Contains(j.stderr.String(), "CR3108") {
-					t.Errorf("supervisor killed: %q lacks CR3108", j.stderr.String())
+				if victim == "supervisor" {
+					// What it wrote is copied to us by and by.
+					for deadline := time.Now().Add(patience); !strings.Contains(j.stderr.String(), "CR3108"); time.Sleep(time.Millisecond) {
+						if time.Now().After(deadline) {
+							t.Fatalf("supervisor killed: %q lacks CR3108", j.stderr.String())
+						}
+					}
 				}
 				for _, pid := range []int{supervisor, parent, entry.PID, entry.Command, sleeper} {
 					awaitEnd(t, pid)
