@@ -3,8 +3,10 @@ package core
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -146,45 +148,26 @@ func (c *checkpoint) predump() (err error) {
 			return err
 		}
 	}
-	return c.glance(pids)
+	c.asleep = resource.Sleepers(pids)
+	if len(pids) > 1 {
+		return nil // what they share is seen when they stand still
+	}
+	return c.glance()
 }
 
-// glance looks at running processes, of which the first is the target, and
-// refuses what stands in the way. What their descriptors are is seen only of one
-// that is alone.
-func (c *checkpoint) glance(pids []procfs.PID) error {
-	var views []*resource.View
-	defer func() {
-		for _, v := range views {
-			v.Close()
-		}
-	}()
-	c.asleep = make(map[procfs.PID]resource.Asleep)
-	for i, pid := range pids {
-		v, err := c.look(pid, resource.Glance)
-		if err != nil && i > 0 {
-			continue // it has ended, or will be refused when it is stopped
-		}
-		if err != nil {
-			return err
-		}
-		views = append(views, v)
-		v.Running = true
-		maps.Copy(c.asleep, v.Sleepers())
+// glance looks at a running process and refuses what stands in the way.
+func (c *checkpoint) glance() error {
+	v, err := c.look(c.req.Target, resource.Glance)
+	if err != nil {
+		return err
 	}
-	var list fault.List
-	resource.NewTree(views, func(int) int { return 0 })
-	for i, v := range views {
-		refused := v.Survey()
-		if len(refused) > 0 && len(views) == 1 {
-			v.Running = false // refused in any case, so name everything
-			refused = v.Survey()
-		}
-		if i == 0 || !task.Ended(v.PID) {
-			list = append(list, refused...)
-		}
+	defer v.Close()
+	v.Running = true
+	if len(v.Survey()) == 0 {
+		return nil
 	}
-	return list.Err()
+	v.Running = false // refused in any case, so name everything
+	return v.Survey().Err()
 }
 
 // run is everything that needs a stopped task.
@@ -256,22 +239,19 @@ func (c *checkpoint) permit(pid procfs.PID) error {
 
 // survey looks again at what can no longer change.
 func (c *checkpoint) survey() error {
-	var views []*resource.View
+	views, err := c.lookAll()
+	if err != nil {
+		return err
+	}
 	place := make(map[*task.Member]int)
-	for i, m := range c.frozen.Members {
-		place[m] = i
-		v, err := c.look(m.PID, resource.Look)
-		if err != nil {
-			return err
-		}
-		c.members = append(c.members, &member{Member: m, view: v})
-		views = append(views, v)
+	for i, m := range c.members {
+		place[m.Member] = i
 		for _, e := range m.Tasks {
-			if err := v.CheckStopped(e); err != nil {
+			if err := m.view.CheckStopped(e); err != nil {
 				return err
 			}
 		}
-		if err := c.permitMember(v); err != nil {
+		if err := c.permitMember(m.view); err != nil {
 			return err
 		}
 	}
@@ -283,6 +263,28 @@ func (c *checkpoint) survey() error {
 		return nil // who has which files is seen when they can be brought together
 	}
 	return c.tree.Survey().Err()
+}
+
+// lookAll takes a view of each process of the tree, several at a time.
+func (c *checkpoint) lookAll() ([]*resource.View, error) {
+	members := c.frozen.Members
+	views, errs := make([]*resource.View, len(members)), make([]error, len(members))
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(members)) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(members)); i = next.Add(1) - 1 {
+				views[i], errs[i] = c.look(members[i].PID, resource.Look)
+			}
+		})
+	}
+	all.Wait()
+	for i, m := range members {
+		if views[i] != nil {
+			c.members = append(c.members, &member{Member: m, view: views[i]})
+		}
+	}
+	return views, errors.Join(errs...)
 }
 
 // permitMember asks again, as a process may have changed its user meanwhile.
@@ -350,6 +352,7 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 			return err
 		}
 	}
+	defer func() { err = errors.Join(err, c.tree.Close()) }()
 	in := readback(c.req.Out)
 	if in != nil {
 		defer func() { _ = in.Close() }() // only read from

@@ -63,7 +63,7 @@ func (r *restart) grow() error {
 			return err
 		}
 		r.plants = append(r.plants, p)
-		if p.view, err = resource.Look(p.tracee.TID(), true); err != nil {
+		if p.view, err = resource.Glance(p.tracee.TID(), true); err != nil {
 			return err
 		}
 		if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {

@@ -67,7 +67,7 @@ func (c *checkpoint) lendOutput(m *member) (tracer.FD, error) {
 const lendLimit = 4 << 20
 
 func (c *checkpoint) taskMayWrite(v *resource.View, fd tracer.FD) (tracer.FD, error) {
-	limit, err := procfs.LimitOf(v.PID, unix.RLIMIT_FSIZE)
+	limit, err := v.Limit(unix.RLIMIT_FSIZE)
 	if err != nil {
 		return -1, fmt.Errorf("read file size limit of %s: %w", v.Name(), err)
 	}

@@ -23,29 +23,27 @@ type sleeper struct {
 	at  time.Duration
 }
 
-// Sleepers finds out, before a process is stopped, how long each of its threads
+// Sleepers finds out, before processes are stopped, how long each of their threads
 // has slept: a call may keep the time of its end to itself.
 //
 // Which call it is would be told by /proc/PID/task/TID/syscall, but the kernel
 // waits there until the thread is off its queue (wait_task_inactive), and for one
 // that wakes and sleeps a thousand times a second on a busy machine that took
 // half a minute.
-func (v *View) Sleepers() map[procfs.PID]Asleep {
-	sleepers, err := procfs.LookAtThreads(v.Proc, func(thread *procfs.Proc) (sleeper, error) {
-		stat, err := thread.Stat()
-		if err != nil || stat.State != 'S' {
-			return sleeper{}, err
+func Sleepers(pids []procfs.PID) map[procfs.PID]Asleep {
+	var sleepers []sleeper
+	for _, pid := range pids {
+		proc, err := procfs.Open(pid)
+		if err != nil {
+			continue // it has ended
 		}
-		at, ok, err := thread.ExecStart()
-		if err != nil || !ok {
-			return sleeper{}, err
+		some, err := procfs.LookAtThreads(proc, lookAtSleeper)
+		proc.Close()
+		if err == nil { // else the kernel does not tell
+			sleepers = append(sleepers, some...)
 		}
-		return sleeper{thread.PID(), stat.Processor, at}, nil
-	})
-	asleep := make(map[procfs.PID]Asleep)
-	if err != nil {
-		return asleep // the kernel does not tell
 	}
+	asleep := make(map[procfs.PID]Asleep)
 	now := make(map[int32]time.Duration)
 	for _, s := range sleepers {
 		if s.tid == 0 {
@@ -61,6 +59,18 @@ func (v *View) Sleepers() map[procfs.PID]Asleep {
 		asleep[s.tid] = Asleep{For: max(here-s.at, 0), Known: true}
 	}
 	return asleep
+}
+
+func lookAtSleeper(thread *procfs.Proc) (sleeper, error) {
+	stat, err := thread.Stat()
+	if err != nil || stat.State != 'S' {
+		return sleeper{}, err
+	}
+	at, ok, err := thread.ExecStart()
+	if err != nil || !ok {
+		return sleeper{}, err
+	}
+	return sleeper{thread.PID(), stat.Processor, at}, nil
 }
 
 // clockOf reads the scheduler's clock of a processor. There is one of each; so we

@@ -64,7 +64,7 @@ type Builder struct {
 
 	sched     callerScheduling
 	sandbox   loadedSandbox
-	inherits  bool         // it was forked from a process that is staged
+	parent    *Builder     // from whose stage it was forked, nil for the first
 	stopped   bool         // it is to be stopped, as by SIGSTOP
 	queued    uint64       // signals to be pending
 	moreFiles bool         // the soft limit on descriptors is raised to the hard one
@@ -117,7 +117,7 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 func (b *Builder) Inherit(parent *Builder) {
 	b.Objects = parent.Objects.Child()
 	b.Policy.Descriptors, b.Policy.Stopped = nil, false // of the first process alone
-	b.inherits = true
+	b.parent = parent
 }
 
 // MayChoosePIDs tells whether the process may choose the numbers of new ones, in

@@ -210,6 +210,9 @@ func (r *filesRestore) place(b *Builder, e *stagedEntry, from tracer.FD, keep bo
 
 // verify looks at what the names have led to.
 func (r *filesRestore) verify(b *Builder) error {
+	if len(r.opened) == 0 {
+		return nil
+	}
 	now, err := b.Caller.Proc.FDs()
 	if err != nil {
 		return fmt.Errorf("look at staged descriptors: %w", err)

@@ -127,7 +127,7 @@ func (r *identityRestore) Load(b *Builder) error {
 	}
 	r.comm = comm.Text
 	// A child that was stopped is, to its parent, a job that waits for SIGCONT.
-	b.stopped = b.Policy.Stopped || b.inherits && task.State == taskStopped
+	b.stopped = b.Policy.Stopped || b.parent != nil && task.State == taskStopped
 	rec, _, err := image.Expect[identityRecord](b.R)
 	if err != nil {
 		return err

@@ -103,6 +103,20 @@ func (l *Layout) obstacle(r procfs.Range) (procfs.Range, bool) {
 	return low, found
 }
 
+// TakeOver takes a range that the caller has mapped as staged, and tells whether
+// all of it is.
+func (l *Layout) TakeOver(r procfs.Range) bool {
+	var had uint64
+	for _, part := range intersect(l.old, r) {
+		had += part.Len()
+	}
+	if had != r.Len() {
+		return false
+	}
+	l.old = without(l.old, r)
+	return true
+}
+
 // Occupy enters a range that is staged away from its final place.
 func (l *Layout) Occupy(r procfs.Range) { l.away = append(l.away, r) }
 

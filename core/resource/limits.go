@@ -163,7 +163,7 @@ func rlimit(soft, hard uint64) []byte { return iovec(soft, hard) }
 // hard limit. What is staged aside needs as many again. The soft limit is
 // set back if the stage is undone, and by Finish.
 func (b *Builder) allowFiles(n uint64, object string) error {
-	limit, err := procfs.LimitOf(b.Caller.PID, unix.RLIMIT_NOFILE)
+	limit, err := b.Caller.Limit(unix.RLIMIT_NOFILE)
 	switch {
 	case err != nil:
 		return fmt.Errorf("read descriptor limit of %s: %w", b.Caller.Name(), err)

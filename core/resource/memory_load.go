@@ -21,8 +21,9 @@ type memoryRestore struct {
 	exeFrom    *stagedDeleted // which the image carries; nil for a file with a name
 	auxv       []uint64
 	locked     []*stagedMapping
-	mapped     []*stagedMapping       // those that are moved at commit
-	files      map[string]*stagedFile // opened for mapping, by name and access
+	mapped     []*stagedMapping               // those that are moved at commit
+	staged     map[procfs.Addr]*stagedMapping // all, by where they belong
+	files      map[string]*stagedFile         // opened for mapping, by name and access
 	fromFiles  []fileMapping
 	inodes     []carriedInode // mapped
 	more       *mmMore        // nil in images from before there was one
@@ -48,6 +49,7 @@ func (r *memoryRestore) Load(b *Builder) error {
 		return err
 	}
 	r.files = make(map[string]*stagedFile)
+	r.staged = make(map[procfs.Addr]*stagedMapping)
 	r.moves = make(map[procfs.Special]place)
 	if err := r.checkMM(b); err != nil {
 		return err
@@ -125,7 +127,7 @@ func (r *memoryRestore) checkMM(b *Builder) error {
 			return badImage(fault.ImageRange, "address space", "%#x before %#x", pair[1], pair[0])
 		}
 	}
-	limit, err := procfs.LimitOf(b.Caller.PID, unix.RLIMIT_DATA)
+	limit, err := b.Caller.Limit(unix.RLIMIT_DATA)
 	if err != nil {
 		return fmt.Errorf("read data limit of %s: %w", b.Caller.Name(), err)
 	}
@@ -206,6 +208,19 @@ func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMap
 	}
 	if m.more.Special != 0 {
 		return m, r.loadSpecial(b, m)
+	}
+	if err := m.loadInherit(b); err != nil {
+		return nil, err
+	}
+	r.staged[m.final.Start] = m
+	if m.inherited {
+		if err := r.takeOver(b, m); err != nil {
+			return nil, err
+		}
+		if err := r.fill(b, m); err != nil {
+			return nil, err
+		}
+		return m, r.finish(b, m)
 	}
 	if err := r.place(b, m, last); err != nil {
 		return nil, err

@@ -306,6 +306,10 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if shared != nil {
 		pages = shared.take(m, guards)
 	}
+	d.bequeath(m, pages, guards)
+	if pages, err = d.inherit(pagemap, m, pages, guards); err != nil {
+		return err
+	}
 	// A key may keep the task itself from reading.
 	if err := d.pages(pages, m.Perms.Read && !m.Perms.Shared && m.ProtectionKey == 0); err != nil {
 		return err

@@ -23,6 +23,8 @@ type stagedMapping struct {
 	registered bool // pages may be moved in
 	touched    bool // it has had pages
 	guards     []procfs.Range
+	inherited  bool // from the parent's stage
+	lacks      []procfs.Range
 	policy     policyRecord
 	pool       uint64 // size of its pages if it is of the huge page pool, else 0
 }
@@ -239,7 +241,7 @@ func (r *memoryRestore) fill(b *Builder, m *stagedMapping) error {
 		}
 		m.touched = true
 		sink := &pageSink{b: b, runs: runs, from: b.R.Offset()}
-		if len(extents(runs)) > 0 {
+		if len(extents(runs)) > 0 && !m.inherited {
 			if sink.nursery, err = r.wantHugePages(b, m); err != nil {
 				return err
 			}

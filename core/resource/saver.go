@@ -58,6 +58,7 @@ func NewSaver(v *View, w *image.Writer, taskOut tracer.FD, threads []*SavedThrea
 		return nil, err
 	}
 	s := &Saver{View: v, W: w, Threads: threads, Tracee: r.Tracee(), Remote: r, Objects: v.tree.Objects, memory: memory, taskOut: taskOut}
+	v.tree.savers[v] = s
 	for _, p := range Parts {
 		var part Saving
 		if p.Save != nil {

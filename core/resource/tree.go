@@ -27,6 +27,10 @@ type Tree struct {
 	files   *object.Files[holder]
 	same    map[holder]holder // the first descriptor with the same open file
 	shared  map[inodeID]*sharedObject
+	savers  map[*View]*Saver
+
+	pagemap    *procfs.Pagemap // that was asked last
+	pagemapFor *View
 }
 
 // NewTree returns that of processes of which each comes before its children;
@@ -38,6 +42,7 @@ func NewTree(views []*View, parent func(i int) int) *Tree {
 		parents: make(map[*View]*View),
 		same:    make(map[holder]holder),
 		shared:  make(map[inodeID]*sharedObject),
+		savers:  make(map[*View]*Saver),
 	}
 	t.files = object.NewFiles(func(a, b holder) (int, error) { return kcmp(a.pid, b.pid, kcmpFile, a.fd, b.fd) })
 	for i, v := range views {

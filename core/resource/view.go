@@ -50,10 +50,12 @@ type View struct {
 	Image *os.File
 
 	threads map[procfs.PID]*procfs.Status // Siblings by number
+	limits  []procfs.Limit                // by RLIMIT number, nil before anything was asked
 
-	tree    *Tree          // that it is saved with; nil before that is known
-	covered map[int32]bool // descriptors whose open files are saved with another one
-	lent    map[int32]bool // descriptors that it has for the sake of the tree
+	tree    *Tree                          // that it is saved with; nil before that is known
+	covered map[int32]bool                 // descriptors whose open files are saved with another one
+	dumped  map[procfs.Addr]*dumpedMapping // what children may refer to, by its start
+	lent    map[int32]bool                 // descriptors that it has for the sake of the tree
 
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
@@ -219,6 +221,18 @@ func (v *View) CheckStopped(e *tracer.Tracee) error {
 		return &fault.Error{Code: fault.SyscallDispatch, Object: v.Name(), Detail: fmt.Sprintf("task %d", e.TID())}
 	}
 	return nil
+}
+
+// Limit is a resource limit of the process as it was when it was first asked for
+// any.
+func (v *View) Limit(resource int) (procfs.Limit, error) {
+	if v.limits == nil {
+		var err error
+		if v.limits, err = v.Proc.Limits(); err != nil {
+			return procfs.Limit{}, err
+		}
+	}
+	return v.limits[resource], nil
 }
 
 // Resident is how much memory the process has in pages of its own, in bytes.

@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -143,6 +144,30 @@ func (pm *Pagemap) collect(r Range, q Query, flags uint64) ([]Range, error) {
 		return nil, fmt.Errorf("scan %v in %s: %w", r, pm.in, err)
 	}
 	return out, nil
+}
+
+// Frames tells for each page of r, which must be page aligned, where its content
+// is: equal numbers, but 0, are the same page, or the same place of the same swap
+// area. 0 is one that has none, or that the kernel does not tell about: it does
+// who has CAP_SYS_ADMIN (admin-guide/mm/pagemap.rst).
+func (pm *Pagemap) Frames(r Range) ([]uint64, error) {
+	const frame, swapped = 1<<55 - 1, 1 << 62
+	buf := make([]byte, r.Pages()*8)
+	n, err := pread(pm.fd, buf, int64(uint64(r.Start)/PageSize*8))
+	if err == nil && n < len(buf) {
+		err = ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %v in %s: %w", r, pm.in, err)
+	}
+	frames := make([]uint64, r.Pages())
+	for i := range frames {
+		entry := binary.LittleEndian.Uint64(buf[8*i:])
+		if entry&frame != 0 {
+			frames[i] = entry & (frame | swapped)
+		}
+	}
+	return frames, nil
 }
 
 // alive tells memory that has been given up from memory without pages: the
