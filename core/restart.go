@@ -258,6 +258,9 @@ func (r *restart) checkCaller() error {
 	if err := view.CheckStopped(r.tracee); err != nil {
 		return err
 	}
+	if err := r.checkFirst(); err != nil {
+		return err
+	}
 	if n := view.Status.Threads; n > 1 {
 		return &fault.Error{Code: fault.CallerThreads, Object: view.Name(), Detail: fmt.Sprintf("%d threads", n)}
 	}

@@ -41,6 +41,10 @@ func (r *restart) open(engine *core.Engine) (err error) {
 	if r.opened, err = engine.Open(r.image); err != nil {
 		return asFault(fault.ImageRead, err)
 	}
+	if r.opened.PID == 1 {
+		r.opened.Close()
+		return &fault.Error{Code: fault.NotFirst, Object: "pid 1 of the image"}
+	}
 	// Inside of a `crshim run` the calls work already.
 	_, caught := filtersOf(procfs.PID(os.Getpid()))
 	r.opened.Policy, r.opened.KeepPIDs = r.config.policy, r.config.PIDs == pidsKeep

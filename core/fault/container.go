@@ -16,6 +16,7 @@ const (
 	NoSuchContainer     Code = 3110
 	RuntimeDirectory    Code = 3111
 	CannotFreeze        Code = 3112
+	NotFirst            Code = 3113
 )
 
 var containers = []Entry{
@@ -57,4 +58,7 @@ var containers = []Entry{
 	{CannotFreeze, 0, "cannot freeze {the process}",
 		"Neither a control group of its own could be had for it nor could all of its processes be stopped by a signal.",
 		"See the cause at the end of the line. Freeze as the user that owns the processes, or as root."},
+	{NotFirst, unix.EINVAL, "cannot restore {the first process of a pid namespace} among other processes",
+		"It was process 1 of its pid namespace, and it and those below it may rest on that. They can come back only as that of a new one.",
+		"Have the first process of a new pid namespace call restart(2) itself."},
 }
