@@ -91,7 +91,7 @@ func run(ctx context.Context, crshim string, rounds int, sizes, dirs string) (er
 		steps = append(steps, func() error { return b.pipe(size) })
 	}
 	steps = append(steps, func() error { return b.linear("maps", "mappings", 10000) }, func() error { return b.linear("fds", "descriptors", 10000) },
-		func() error { return b.linear("threads", "threads", 500) })
+		func() error { return b.linear("threads", "threads", 500) }, func() error { return b.linear("processes", "processes", 200) })
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return errors.Join(err, b.rows.Flush())

@@ -7,6 +7,7 @@
  *	bench back DIR OUT ROUNDS               own read() against restart()
  *	bench hold MIB                          keep random memory, sleep
  *	bench maps|fds|threads COUNT            keep that many, sleep
+ *	bench processes COUNT                   that many, which share 256 KiB and have 100 each
  *	bench pipe MIB ROUNDS OUT               own write() to standard output
  *	bench call PID OUT                      checkpoint(PID) to standard output
  */
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -284,6 +286,34 @@ static void threads_main(long n)
 		pause();
 }
 
+static void processes_main(long n)
+{
+	const size_t own = 100 << 10;
+	volatile char *shared = malloc(256 << 10), *p;
+
+	if (!shared)
+		die("malloc");
+	for (size_t i = 0; i < 256 << 10; i += 64)
+		shared[i] = (char)(i / 64);
+	for (long i = 1; i < n; i++) {
+		switch (fork()) {
+		case -1:
+			die("fork");
+		case 0:
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			p = malloc(own);
+			if (!p)
+				die("malloc");
+			for (size_t k = 0; k < own; k += 64)
+				p[k] = (char)(i + k / 64);
+			for (;;)
+				pause();
+		}
+	}
+	for (;;)
+		pause();
+}
+
 int main(int argc, char *argv[])
 {
 	const size_t MiB = 1 << 20;
@@ -305,6 +335,8 @@ int main(int argc, char *argv[])
 		fds_main(atol(argv[2]));
 	if (argc == 3 && !strcmp(argv[1], "threads"))
 		threads_main(atol(argv[2]));
+	if (argc == 3 && !strcmp(argv[1], "processes"))
+		processes_main(atol(argv[2]));
 	if (argc == 5 && !strcmp(argv[1], "pipe"))
 		return pipe_main(atol(argv[2]) * MiB, atoi(argv[3]), argv[4]);
 	if (argc == 4 && !strcmp(argv[1], "call"))
