@@ -68,7 +68,7 @@ var Table = []Call{
 		Args:    []Arg{{"pid", PID}, {"fd", Int}, {"flags", Ulong}},
 		Handle:  handleCheckpoint,
 		Support: Partial,
-		Note:    "Saves one process with all its threads.",
+		Note:    "Saves a process with all its threads and all processes that descend from it; a caller that names itself is saved alone.",
 	},
 	{
 		Number:  NRRestart,
@@ -76,7 +76,7 @@ var Table = []Call{
 		Args:    []Arg{{"crid", Int}, {"fd", Int}, {"flags", Ulong}},
 		Handle:  handleRestart,
 		Support: Partial,
-		Note:    "Rebuilds one process with all its threads, in the place of the caller, which has one thread itself.",
+		Note:    "Rebuilds the process in the place of the caller, which has one thread itself, and those that descended from it as its children.",
 	},
 	{
 		Number:  NRCrgetid,
