@@ -24,6 +24,13 @@
 //
 // Each step is a row of a table, and a test can end the supervisor after each.
 //
+// # Trees
+//
+// A checkpoint from outside takes the target with all that descend from it
+// (member.go, forest.go); a caller that saves itself goes alone. In the stage of
+// a restart each process is forked by its parent when the image comes to it
+// (grow.go); in the commit the children go first.
+//
 // # Threads and trust
 //
 // An operation runs on one goroutine that owns one OS thread (tracer.Run), so
