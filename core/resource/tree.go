@@ -122,7 +122,7 @@ func (t *Tree) Gather(r *tracer.Remote) error {
 	for i := range root.FDs {
 		has[t.same[holder{root.PID, root.FDs[i].Number}]] = true
 	}
-	for _, v := range t.views {
+	for _, v := range t.views[1:] {
 		for i := range v.FDs {
 			f := &v.FDs[i]
 			same := t.same[holder{v.PID, f.Number}]
