@@ -120,6 +120,14 @@ func (b *Builder) Inherit(parent *Builder) {
 	b.parent = parent
 }
 
+// root is the builder of the first process.
+func (b *Builder) root() *Builder {
+	for b.parent != nil {
+		b = b.parent
+	}
+	return b
+}
+
 // MayChoosePIDs tells whether the process may choose the numbers of new ones, in
 // its own pid namespace.
 func (b *Builder) MayChoosePIDs() bool { return b.mayRestore() }

@@ -72,14 +72,17 @@ func parseShmDesc(raw []byte) (d shmDesc, err error) {
 	return d, binary.Read(bytes.NewReader(raw), binary.LittleEndian, &d)
 }
 
-// sharedSegment refuses a segment that is attached elsewhere, too: each of the
-// process's own mappings counts once.
+// sharedSegment refuses a segment that is attached elsewhere, too: each mapping
+// of the processes that are saved counts once. While they run they may fork.
 func sharedSegment(v *View, m *procfs.Mapping) error {
 	attached, err := v.attaches(m.Inode)
-	if err != nil {
+	if err != nil || v.Running && len(v.together()) > 1 {
 		return err
 	}
-	own := v.ownAttaches(m.Inode)
+	var own uint64
+	for _, o := range v.together() {
+		own += o.ownAttaches(m.Inode)
+	}
 	if attached > own {
 		return fmt.Errorf("attached %d times by other processes", attached-own)
 	}

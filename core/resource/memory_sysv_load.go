@@ -20,6 +20,7 @@ import (
 // image are second views of that.
 type stagedSegment struct {
 	rec      *sysvRecord
+	by       *Builder // in whose memory it is; the children have that as well
 	id       uint64
 	whole    *stagedMapping
 	readOnly *stagedMapping // attached with SHM_RDONLY, if a mapping wants that
@@ -34,7 +35,7 @@ func loadSegment(b *Builder, ref object.Ref) (carriedInode, error) {
 	if err != nil {
 		return nil, err
 	}
-	seg := &stagedSegment{rec: rec, id: uint64(rec.ID)}
+	seg := &stagedSegment{rec: rec, by: b, id: uint64(rec.ID)}
 	if head.Parent != uint32(ref) || rec.Size == 0 || rec.Size > 1<<46 || rec.ID > 1<<31-1 || rec.Mode&^(0o777|shmDest|shmLocked) != 0 || b.mem == nil {
 		return nil, badImage(fault.ImageValue, seg.name(), "%d bytes, mode %#o", rec.Size, rec.Mode)
 	}
@@ -125,7 +126,7 @@ func (g *stagedSegment) create(b *Builder) error {
 		return &fault.Error{Code: fault.SegmentFailed, Object: g.name(), Err: err}
 	}
 	g.id = row.Result()
-	b.segments = append(b.segments, g.id)
+	b.root().segments = append(b.root().segments, g.id)
 	if g.id != uint64(rec.ID) {
 		b.Warn("System V shared memory has id %d, not %d: the program may know it by that", g.id, rec.ID)
 	}
@@ -142,9 +143,10 @@ func (g *stagedSegment) create(b *Builder) error {
 	return nil
 }
 
-// shmget tries a key; the row tells how it went.
+// shmget tries a key; the row tells how it went. The first process of a tree does
+// it for all: the others do not live to undo it.
 func (g *stagedSegment) shmget(b *Builder, key uint32) (*tracer.Row, error) {
-	p := b.Remote.Program()
+	p := b.root().Remote.Program()
 	next := p.Openat(tracer.Int(unix.AT_FDCWD), "/proc/sys/kernel/shm_next_id", unix.O_WRONLY|unix.O_CLOEXEC, 0).Tolerate()
 	text := fmt.Sprint(g.rec.ID)
 	p.Write(next, p.Bytes([]byte(text)), uint64(len(text))).Tolerate()
@@ -211,13 +213,16 @@ func (g *stagedSegment) mapping(b *Builder, m *stagedMapping, _ int) (*tracer.Ro
 	}
 	base, has := g.whole, unix.PROT_READ|unix.PROT_WRITE
 	if m.vma.Flags&image.VMShared == 0 {
-		if g.readOnly == nil {
+		base, has = g.readOnly, unix.PROT_READ
+		if base == nil {
 			var err error
-			if g.readOnly, err = g.attach(b, shmRdonly); err != nil {
+			if base, err = g.attach(b, shmRdonly); err != nil {
 				return nil, err
 			}
 		}
-		base, has = g.readOnly, unix.PROT_READ
+		if b == g.by {
+			g.readOnly = base
+		}
 	}
 	m.open = m.prot() != has
 	return b.secondView(base, m), nil

@@ -59,6 +59,14 @@ func (v *View) inside(pid procfs.PID) bool {
 	return v.tree != nil && slices.ContainsFunc(v.tree.views, func(o *View) bool { return o.PID == pid }) || pid == v.PID
 }
 
+// together are the processes that are saved with this one, and itself.
+func (v *View) together() []*View {
+	if v.tree == nil {
+		return []*View{v}
+	}
+	return v.tree.views
+}
+
 // descends tells whether v is from, or one of its descendants.
 func (t *Tree) descends(v, from *View) bool {
 	for ; v != nil; v = t.parents[v] {
@@ -269,7 +277,7 @@ func (t *Tree) sharedMemory() fault.List {
 	for _, v := range t.views {
 		for i := range v.Mappings {
 			m := &v.Mappings[i]
-			if !isSharedAnon(m) && inodeKindOf(m) == nil || open[mappedID(m)] || m.Special() == procfs.SpecialSysV {
+			if !isSharedAnon(m) && inodeKindOf(m) == nil || open[mappedID(m)] {
 				continue
 			}
 			id := mappedID(m)

@@ -4,7 +4,6 @@
  */
 #include "tree.h"
 
-#include <semaphore.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -74,6 +73,116 @@ static void talk_verify(int cycle)
 	check_eq(write(pair[0], &c, 1), 1);
 }
 
+/* ---- System V shared memory ---- */
+
+enum { PAGE = 4096 };
+
+static int id, own;
+static char *region, *reading, *mine;
+
+static char *attach(int segment, int flags)
+{
+	char *p = shmat(segment, NULL, flags);
+
+	if (p == (void *)-1)
+		fail("shmat: errno %d", errno);
+	return p;
+}
+
+/* attached is how often that at an address is; its id may be a new one. */
+static int attached(const void *at)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long start, inode;
+	struct shmid_ds ds;
+	char line[512];
+
+	check(maps != NULL);
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%*x %*s %*x %*s %lu", &start, &inode) == 2 && start == (unsigned long)at) {
+			check_eq(shmctl((int)inode, IPC_STAT, &ds), 0);
+			check_eq(fclose(maps), 0);
+			return ds.shm_nattch;
+		}
+	}
+	fail("nothing is mapped at %p", at);
+}
+
+static int made(size_t size)
+{
+	int segment = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+
+	if (segment < 0)
+		needs("System V shared memory");
+	return segment;
+}
+
+/* One attaches it once more, to read; and has one of its own. */
+static void reader_begin(void)
+{
+	reading = attach(id, SHM_RDONLY);
+	own = made(2 * PAGE);
+	mine = attach(own, 0);
+	check_eq(shmctl(own, IPC_RMID, NULL), 0);
+	fill(mine, PAGE, 7);
+}
+
+static void reader_child(int cycle)
+{
+	(void)cycle;
+	filled(reading + PAGE, PAGE, 3);
+	filled(mine, PAGE, 7);
+	check_eq(faults(reading, 1), SIGSEGV);
+	check_eq(reading[0], region[0]);
+	check_eq(attached(mine), 1);
+	__atomic_add_fetch(&region[0], 1, __ATOMIC_SEQ_CST);
+}
+
+static void detached_begin(void) { check_eq(shmdt(region), 0); }
+
+static void detached_child(int cycle)
+{
+	(void)cycle;
+	check_eq(faults(region, 0), SIGSEGV);
+}
+
+static const struct child reader = { reader_begin, reader_child }, detached = { detached_begin, detached_child };
+
+static void sysv_setup(void)
+{
+	share();
+	id = made(4 * PAGE);
+	region = attach(id, 0);
+	check_eq(shmctl(id, IPC_RMID, NULL), 0);
+	fill(region + PAGE, PAGE, 3);
+	grow(&reader);
+	grow(&detached);
+}
+
+static void sysv_verify(int cycle)
+{
+	check_eq(region[0], cycle - 1);
+	all(cycle);
+	check_eq(region[0], cycle);
+	filled(region + PAGE, PAGE, 3);
+	check_eq(region[3 * PAGE], 0);
+	check_eq(attached(region), 3);
+}
+
+/* Two have what their parent has no more. */
+static void attach_begin(void) { attach(id, 0); }
+
+static const struct child attaches = { attach_begin, NULL };
+
+static void siblings_setup(void)
+{
+	share();
+	id = made(PAGE);
+	grow(&attaches);
+	grow(&attaches);
+	check_eq(shmctl(id, IPC_RMID, NULL), 0);
+}
+
 /* ---- what it has that cannot be saved ---- */
 
 static const struct child plain;
@@ -90,5 +199,7 @@ static void refused_setup(void)
 
 SCENARIOS(
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
+	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
+	{ .name = "siblings", .flags = EXTERNAL | REFUSED, .setup = siblings_setup, .refused = EOPNOTSUPP },
 	{ .name = "refused", .flags = EXTERNAL | REFUSED, .setup = refused_setup, .refused = EBADF },
 )
