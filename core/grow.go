@@ -47,6 +47,9 @@ func (r *restart) grow() error {
 	if len(r.forest.living) == 1 && len(r.forest.ended) == 0 {
 		return nil
 	}
+	if err := r.expectChildren(); err != nil {
+		return err
+	}
 	if err := r.chooseNumbers(); err != nil {
 		return err
 	}
@@ -74,6 +77,17 @@ func (r *restart) grow() error {
 		}
 	}
 	return nil
+}
+
+// expectChildren prepares the first process for those that it will have.
+func (r *restart) expectChildren() error {
+	var signals []unix.Signal
+	for _, p := range slices.Concat(r.forest.living, r.forest.ended) {
+		if p.parent == 0 {
+			signals = append(signals, unix.Signal(p.ExitSignal))
+		}
+	}
+	return r.plants[0].builder.ExpectChildren(signals)
 }
 
 // fork has a staged process make a child.
@@ -252,16 +266,16 @@ func (r *restart) commit() error {
 func (r *restart) giveBack(failed bool) error {
 	var errs []error
 	for _, p := range slices.Backward(r.plants) {
-		if failed && p != r.plants[0] {
-			errs = append(errs, p.tracee.Kill())
-		}
 		if p.builder != nil {
 			errs = append(errs, p.builder.Close())
 		}
-		if p.remote != nil {
+		if p.remote != nil { // a child waits for its own children: they must not be left to others
 			if err := p.remote.GiveBack(failed); err != nil && !(failed && errors.Is(err, tracer.ErrGone)) {
 				errs = append(errs, err)
 			}
+		}
+		if failed && p != r.plants[0] {
+			errs = append(errs, p.tracee.Kill())
 		}
 	}
 	return errors.Join(errs...)

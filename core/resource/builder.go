@@ -64,11 +64,11 @@ type Builder struct {
 
 	sched     callerScheduling
 	sandbox   loadedSandbox
-	parent    *Builder     // from whose stage it was forked, nil for the first
-	stopped   bool         // it is to be stopped, as by SIGSTOP
-	queued    uint64       // signals to be pending
-	moreFiles bool         // the soft limit on descriptors is raised to the hard one
-	oldLimit  procfs.Range // where the undo of that finds what it was
+	parent    *Builder       // from whose stage it was forked, nil for the first
+	lasting   []procfs.Range // what undo calls read; the commit unmaps it
+	stopped   bool           // it is to be stopped, as by SIGSTOP
+	queued    uint64         // signals to be pending
+	moreFiles bool           // the soft limit on descriptors is raised to the hard one
 }
 
 // expectation says in the project's words what it means that a row failed.

@@ -55,6 +55,9 @@ func (b *Builder) decide() error {
 
 // finish ends the program of the leader.
 func (b *Builder) finish(p *tracer.Program) error {
+	for _, page := range b.lasting {
+		p.Munmap(page)
+	}
 	for i, part := range b.parts {
 		if f, ok := part.(finishing); ok {
 			if err := f.Finish(b, p); err != nil {

@@ -131,9 +131,6 @@ func (r *limitsRestore) Finish(b *Builder, p *tracer.Program) error {
 			setLimit(p, resource, want[0], want[1])
 		}
 	}
-	if b.moreFiles {
-		p.Munmap(b.oldLimit)
-	}
 	return nil
 }
 
@@ -172,16 +169,7 @@ func (b *Builder) allowFiles(n uint64, object string) error {
 	case b.moreFiles || 2*n <= limit.Soft || limit.Soft == limit.Hard:
 		return nil
 	}
-	// What the undo call reads must outlast every program: it has a page of its own.
-	at, ok := b.Layout.Find(procfs.PageSize, 0, procfs.PageSize)
-	if !ok {
-		return &fault.Error{Code: fault.StageRoom, Object: b.Caller.Name()}
-	}
-	b.Layout.Occupy(at)
-	p := b.Stage()
-	b.Expect(p.Mmap(at, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, tracer.FD(-1), 0),
-		fault.StageMemory, "descriptor limit")
-	err = b.Flush()
+	at, err := b.lastingPage("descriptor limit")
 	if err == nil {
 		err = b.Tracee.WriteMem(at.Start, rlimit(limit.Soft, limit.Hard))
 	}
@@ -191,7 +179,7 @@ func (b *Builder) allowFiles(n uint64, object string) error {
 	if err != nil {
 		return errors.Join(errors.New("raise descriptor limit"), err)
 	}
-	b.moreFiles, b.oldLimit = true, at
+	b.moreFiles = true
 	b.Expect(setLimit(b.Stage(), unix.RLIMIT_NOFILE, limit.Hard, limit.Hard), fault.DescriptorLimit, object)
 	return nil
 }

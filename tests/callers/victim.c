@@ -44,6 +44,7 @@ static void build(void)
 	check_eq(sigaction(SIGUSR2, &sa, NULL), 0);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGCHLD);	/* it would stay pending */
 	check_eq(sigprocmask(SIG_BLOCK, &set, NULL), 0);
 	data_fd = open(path("data", -1), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	check(data_fd >= 0);
@@ -54,6 +55,8 @@ static void build(void)
 
 static void intact(void)
 {
+	sigset_t set;
+
 	filled(private_region, 1 << 19, 1);
 	filled(shared_region, 1 << 16, 2);
 	handled = 0;
@@ -62,6 +65,8 @@ static void intact(void)
 	check_eq(lseek(data_fd, 0, SEEK_CUR), 1);
 	check_eq(waitpid(-1, NULL, WNOHANG), -1);	/* no children were left to us */
 	check_eq(errno, ECHILD);
+	check_eq(sigpending(&set), 0);
+	check(!sigismember(&set, SIGCHLD));
 }
 
 /* into_pipe returns the reading end of a pipe with the whole file in it. */
