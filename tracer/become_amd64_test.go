@@ -180,15 +180,17 @@ func TestBecomeWithoutVDSO(t *testing.T) {
 // Whenever the tracer is killed the task is in one state or the other, and
 // never goes back.
 func TestTracerKilledBecoming(t *testing.T) {
-	g := startTarget(t, nil, "echo")
-	fds := g.view().FDs
-	for n := 0; !killTracer(t, n, g, "become-own", nil); n += 2 {
-		g.until("life without a tracer", func() bool { return g.status().TracerPid == 0 })
+	for _, scenario := range []string{"become-own", "become-interrupted"} {
+		g := startTarget(t, nil, "echo")
+		fds := g.view().FDs
+		for n := 0; !killTracer(t, n, g, scenario, nil); n += 2 {
+			g.until("life without a tracer", func() bool { return g.status().TracerPid == 0 })
+			g.echo()
+			equal(t, "descriptors", g.view().FDs, fds)
+			equal(t, "mask", g.status().SigBlk, 1)
+		}
 		g.echo()
-		equal(t, "descriptors", g.view().FDs, fds)
-		equal(t, "mask", g.status().SigBlk, 1)
 	}
-	g.echo()
 
 	became := false
 	for n, done := 0, false; !done; n += 2 {

@@ -24,7 +24,14 @@ func (r *Remote) Interrupted(nr uintptr, args ...uint64) (int64, error) {
 }
 
 func (r *Remote) interrupted(nr uint64, args []uint64) (int64, error) {
+	if r.undo-r.at.undo.Start < rowSize {
+		return 0, ErrFull
+	}
 	regs := r.final.Regs.calling(r.at.code.Start+stubCall, nr, args...)
+	// Should we end meanwhile, the stub goes on behind the call, as if it had
+	// been that of a row ahead of the undo rows, and leaves when those are done.
+	regs.Rbx, regs.R12 = uint64(r.undo-rowSize), ctlTolerate
+	regs.R13, regs.R15 = uint64(r.at.header.Start+headerUndo), 1
 	return r.e.interruptCall(regs, func() error { return r.drive(unix.PTRACE_SYSCALL) })
 }
 

@@ -146,6 +146,29 @@ func init() {
 	}
 }
 
+func init() {
+	scenarios["become-interrupted"] = func(e *Tracee) error {
+		s, err := ownState(e)
+		if err != nil {
+			return err
+		}
+		return e.Inject(InjectOptions{}, func(r *Remote) error {
+			if err := r.Become(s); err != nil {
+				return err
+			}
+			p := r.Program()
+			moment := p.Bytes(words(0, 1e6))
+			if err := p.Run(); err != nil {
+				return err
+			}
+			if _, err := r.Interrupted(unix.SYS_NANOSLEEP, uint64(moment), 0); err != nil {
+				return err
+			}
+			return r.Become(s)
+		})
+	}
+}
+
 // children lists those of the target.
 func (g *target) children() []TID {
 	g.t.Helper()
