@@ -46,7 +46,16 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 	}
 	defer v.Close()
 	v.BenignFilters, v.CallsCaught = e.filters(target)
-	v.ParentHears = e.launcher(v.Stat.PPid)
+	container := e.containerOf(v)
+	v.ParentHears = container != nil
 	v.External = external
-	return &Checked{Name: v.Name(), Blockers: v.Survey()}, nil
+	blockers := v.Survey()
+	if container != nil {
+		list, err := container.survey(v)
+		if err != nil {
+			return nil, err
+		}
+		blockers = append(blockers, list...)
+	}
+	return &Checked{Name: v.Name(), Blockers: blockers}, nil
 }

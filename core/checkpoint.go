@@ -96,6 +96,7 @@ type checkpoint struct {
 	frozen  *task.Tree     // in a self-checkpoint the caller itself, alone
 	members []*member      // of the tree, the root first
 	tree    *resource.Tree
+	within  *Container // nil if the tree is none
 	bytes   int64
 	asleep  map[procfs.PID]resource.Asleep
 }
@@ -117,7 +118,7 @@ func (c *checkpoint) look(pid procfs.PID, by func(pid procfs.PID, self bool) (*r
 		return nil, err
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(pid)
-	v.ParentHears = c.engine.launcher(v.Stat.PPid)
+	v.ParentHears = c.engine.launcher(v.Stat.PPid) != nil
 	v.Image, v.External, v.SaveFiles = c.req.Out, c.req.External, c.req.SaveFiles
 	return v, nil
 }
@@ -259,6 +260,9 @@ func (c *checkpoint) survey() error {
 	if err := c.checkRelations(); err != nil {
 		return err
 	}
+	if err := c.surveyContainer(); err != nil {
+		return err
+	}
 	if len(c.members) > 1 {
 		return nil // who has which files is seen when they can be brought together
 	}
@@ -353,6 +357,9 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, c.tree.Close()) }()
+	if err := c.askContainer(); err != nil {
+		return err
+	}
 	in := readback(c.req.Out)
 	if in != nil {
 		defer func() { _ = in.Close() }() // only read from

@@ -21,9 +21,9 @@ type Engine struct {
 	// let every call of ours pass, and whether the emulated calls are available
 	// to it. Nil stands for none.
 	Filters func(procfs.PID) (benign int, caught bool)
-	// Launcher tells whether a process is one of crshim that waits for the first
-	// process of a container (View.ParentHears). Nil stands for no.
-	Launcher func(procfs.PID) bool
+	// Launcher returns the container whose first process is waited for by that
+	// process of crshim (View.ParentHears), nil for others. Nil stands for never.
+	Launcher func(procfs.PID) *Container
 	// After, if set, is called when a step has been carried out.
 	After func(step string)
 	// Warn, if set, is told what could not be brought back exactly.
@@ -76,7 +76,12 @@ type PID = procfs.PID
 // Resolve finds the process that a caller means by a pid (task.Resolve).
 func Resolve(caller PID, pid int) (PID, error) { return task.Resolve(caller, pid) }
 
-func (e *Engine) launcher(pid procfs.PID) bool { return e.Launcher != nil && e.Launcher(pid) }
+func (e *Engine) launcher(pid procfs.PID) *Container {
+	if e.Launcher == nil {
+		return nil
+	}
+	return e.Launcher(pid)
+}
 
 func (e *Engine) filters(pid procfs.PID) (benign int, caught bool) {
 	if e.Filters == nil {

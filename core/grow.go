@@ -206,6 +206,9 @@ func (r *restart) group() error {
 			continue
 		}
 		group, known := now[p.VPgrp]
+		if known && group == 0 {
+			continue // one of outside has no number here: it has it from the first process, and 0 would ask for one of its own
+		}
 		if known {
 			if err := p.join(group); err != nil {
 				return err

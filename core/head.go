@@ -54,7 +54,10 @@ func (c *checkpoint) writeHead(w *image.Writer) error {
 	if err := w.Raw(image.EncodePIDs(pids)); err != nil {
 		return err
 	}
-	return c.writeForest(w)
+	if err := c.writeForest(w); err != nil || c.within == nil {
+		return err
+	}
+	return w.Put(0, c.within.record())
 }
 
 func newHead() (*image.Head, error) {
@@ -107,7 +110,7 @@ func ThisMachine() (*image.Machine, error) {
 
 // readHead reads all that comes before the first task and returns what the
 // image says of its machine and its processes.
-func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, forest *forest, err error) {
+func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, forest *forest, within *Container, err error) {
 	if _, _, err = image.Expect[image.Head](r); err != nil {
 		return
 	}
@@ -128,6 +131,9 @@ func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, for
 	pids, err := image.DecodePIDs(raw)
 	if err == nil {
 		forest, err = readForest(r, pids)
+	}
+	if err == nil {
+		within, err = readContainer(r, forest)
 	}
 	return
 }

@@ -70,6 +70,12 @@ type Opened struct {
 	Policy resource.Policy
 	// KeepPIDs makes it an error if a process of the tree cannot have its number.
 	KeepPIDs bool
+	// Container is that of the processes, nil if they are none. The blank process
+	// is to be the first one of such a container.
+	Container *Container
+	// Ready, if set, is told the numbers of the first process and of process 2
+	// of its namespace, 0 without one, when all are in place and before they run.
+	Ready func(first, second PID) error
 }
 
 // Open reads the head of an image. Into or Close must follow.
@@ -78,13 +84,13 @@ func (e *Engine) Open(in *os.File) (*Opened, error) {
 	if err := r.open(); err != nil {
 		return nil, err
 	}
-	return &Opened{r: r, PID: procfs.PID(r.forest.living[0].VPID), CallsCaught: r.machine.CallProfile != 0}, nil
+	return &Opened{r: r, PID: procfs.PID(r.forest.living[0].VPID), CallsCaught: r.machine.CallProfile != 0, Container: r.within}, nil
 }
 
 // Into rebuilds the process in a blank process. It ends with the process
 // running; on failure there is none.
 func (o *Opened) Into(blank Blank) (*Restarted, error) {
-	o.r.acquire, o.r.policy, o.r.keepPIDs = blank, o.Policy, o.KeepPIDs
+	o.r.acquire, o.r.policy, o.r.keepPIDs, o.r.ready = blank, o.Policy, o.KeepPIDs || o.Container != nil, o.Ready
 	defer o.Close()
 	return tracer.Run(o.r.run)
 }
@@ -100,6 +106,7 @@ type restart struct {
 	acquire  Blank
 	policy   resource.Policy
 	keepPIDs bool
+	ready    func(first, second PID) error
 	numbers  bool // the processes get those that they had
 	lost     bool // the caller is no longer itself
 	blank    bool // the process was made for this restart and ends if it fails
@@ -113,6 +120,7 @@ type restart struct {
 	fpu         *image.HeadArch
 	machine     *image.Machine
 	forest      *forest
+	within      *Container // nil if the processes are none
 
 	tracee *tracer.Tracee
 	taskIn tracer.FD
@@ -145,7 +153,7 @@ func (r *restart) receive() (err error) {
 }
 
 func (r *restart) decode() (err error) {
-	if r.fpu, r.machine, r.forest, err = readHead(r.reader); err != nil {
+	if r.fpu, r.machine, r.forest, r.within, err = readHead(r.reader); err != nil {
 		return err
 	}
 	own, err := ThisMachine()
@@ -171,6 +179,9 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 	defer r.closePlants()
 	if err := r.rebuild(); err != nil {
 		err = imageError(err)
+		return nil, errors.Join(err, r.giveUp(err))
+	}
+	if err := r.tellReady(); err != nil {
 		return nil, errors.Join(err, r.giveUp(err))
 	}
 	done = &Restarted{PID: r.tracee.TID(), Value: r.plants[0].builder.Threads[0].State.Regs.Result()}

@@ -20,6 +20,7 @@ type containerConfig struct {
 	User     userChoice
 	Net      netChoice
 	Hostname string `json:",omitzero"`
+	Domain   string `json:",omitzero"` // NIS domain name, of a restart
 	Rootfs   string `json:",omitzero"`
 	Binds    []bind `json:",omitempty"`
 	Init     bool   // the first process is ours, CMD the second
@@ -135,9 +136,7 @@ func (f *containerFlags) container(command []string) (*containerConfig, error) {
 	if f.set.Changed("name") {
 		err = errors.Join(err, checkName(c.Name))
 	}
-	if len(c.Hostname) > 64 { // __NEW_UTS_LEN of linux/utsname.h
-		err = errors.Join(err, errors.New("--hostname: longer than 64 bytes"))
-	}
+	err = errors.Join(err, checkHostname(c.Hostname))
 	for _, text := range f.binds {
 		b, bindErr := parseBind(text)
 		c.Binds, err = append(c.Binds, b), errors.Join(err, bindErr)
@@ -174,6 +173,13 @@ func checkName(name string) error {
 		return nil
 	}
 	return fmt.Errorf("--name: %q is not a letter followed by up to 62 letters, digits, dots, dashes and underscores", name)
+}
+
+func checkHostname(name string) error {
+	if len(name) <= 64 { // __NEW_UTS_LEN of linux/utsname.h
+		return nil
+	}
+	return errors.New("--hostname: longer than 64 bytes")
 }
 
 func parseBind(text string) (bind, error) {

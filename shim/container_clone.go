@@ -26,6 +26,7 @@ struct first {
 	int told;           // socket to us
 	int init;           // descriptor of the init program, -1: the stage is the first process
 	int reports;        // eventfd of the init
+	int session;        // it leads a session of its own
 	int keep_caps;      // the stage has all capabilities, although it is not user 0
 	int pidfd;          // result: of the first process
 };
@@ -122,6 +123,8 @@ static void be_first(struct first *f, const sigset_t *mask)
 
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
 		say(f->told, STEP_DEATH, -1);
+	if (f->session)
+		setsid();
 	await_word(f); // that the id maps are written
 	if (f->keep_caps && keep_capabilities())
 		say(f->told, STEP_CAPS, -1);
@@ -222,7 +225,11 @@ func startContainer(config *stageConfig, command []string, known func(*firstProc
 	c := config.Container
 	first := C.struct_first{flags: C.uint64_t(c.flags()), path: path, argv: C.behind_first(vector), told: C.int(theirs), init: -1}
 	f := &firstProcess{reports: -1}
-	if c.Init {
+	if config.Restart != nil && config.Restart.Detach {
+		first.session = 1
+	}
+	forks := c.Init && config.Restart == nil // an init that is restored has its children
+	if forks {
 		program, err := tracer.InitProgram()
 		if err != nil {
 			return nil, err
@@ -242,7 +249,7 @@ func startContainer(config *stageConfig, command []string, known func(*firstProc
 	}
 	theirs.close()
 	f.own = int(first.pidfd)
-	if err := f.begin(c, ours, func() error { return known(f) }); err != nil {
+	if err := f.begin(c, forks, ours, func() error { return known(f) }); err != nil {
 		_ = unix.PidfdSendSignal(f.own, unix.SIGKILL, nil, 0) // it may have ended by itself
 		return nil, errors.Join(err, reapParent(f.pid))
 	}
@@ -250,7 +257,7 @@ func startContainer(config *stageConfig, command []string, known func(*firstProc
 }
 
 // begin gives the first process its ids, lets it go on, and hears of CMD; known says to others who they are, before CMD starts.
-func (f *firstProcess) begin(c *containerConfig, ours socket, known func() error) (err error) {
+func (f *firstProcess) begin(c *containerConfig, forks bool, ours socket, known func() error) (err error) {
 	if c.User != userNone {
 		if err := writeIDMaps(f.pid, c.User); err != nil {
 			return err
@@ -260,7 +267,7 @@ func (f *firstProcess) begin(c *containerConfig, ours socket, known func() error
 		return err
 	}
 	f.command, f.pidfd = f.pid, f.own
-	if c.Init {
+	if forks {
 		if f.pidfd, err = hear(ours); err != nil {
 			return err
 		}

@@ -18,6 +18,11 @@ func (c *containerConfig) enter() error {
 			return &fault.Error{Code: fault.ContainerSetup, Object: "host name " + c.Hostname, Err: err}
 		}
 	}
+	if c.Domain != "" {
+		if err := unix.Setdomainname([]byte(c.Domain)); err != nil {
+			return &fault.Error{Code: fault.ContainerSetup, Object: "domain name " + c.Domain, Err: err}
+		}
+	}
 	if c.Net == netLoopback {
 		if err := loopbackUp(); err != nil {
 			return &fault.Error{Code: fault.ContainerSetup, Object: "network interface lo", Err: err}
@@ -27,13 +32,7 @@ func (c *containerConfig) enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return mountFault("/", err)
 	}
-	if err := c.mountAll(); err != nil {
-		return err
-	}
-	if c.User == userKeep {
-		return dropCapabilities()
-	}
-	return nil
+	return c.mountAll()
 }
 
 // loopbackUp is `ip link set lo up` (netdevice(7)). The kernel gives lo its addresses by itself.

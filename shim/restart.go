@@ -19,6 +19,7 @@ import (
 // restartConfig is what the stages of a restart are told.
 type restartConfig struct {
 	Hold   socket // from the process that becomes CMD to the front
+	Adopt  socket `json:",omitzero"` // from __parent to the front, for a container
 	Detach bool   `json:",omitzero"`
 	Calls  bool   `json:",omitzero"` // CMD is to be under the filter
 	PIDs   pidsChoice
@@ -27,10 +28,11 @@ type restartConfig struct {
 	policy resource.Policy // the matter of the front alone
 }
 
-// release closes what only the process that becomes CMD holds on to: the front must see its end.
+// release closes what only the process that becomes CMD, and __parent, hold on to: the front must see their end.
 func (r *restartConfig) release() {
 	if r != nil {
 		r.Hold.close()
+		r.Adopt.close()
 	}
 }
 
@@ -50,6 +52,7 @@ func newRestartCommand() *cobra.Command {
 	var r restartConfig
 	var policies policyFlags
 	var pids, pidfile string
+	var named containerConfig
 	cmd := &cobra.Command{
 		Use:     "restart [flags] FILE|-",
 		Aliases: []string{"rs"},
@@ -67,6 +70,9 @@ since is cut off, and with --files ignore they are taken as they are.
 
 The process runs, also if it was stopped when it was saved; with --stopped it waits for SIGCONT. Its children are as they were.
 
+A container comes back as one, with namespaces and process ids of its own; --pids is not about it. Its process id is that of its first
+process.
+
 If the calls checkpoint and restart worked for the process when it was saved, they work again.`,
 		Example: `  crshim restart img
   crshim restart --detach --pidfile img.pid img
@@ -79,11 +85,14 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 			if !slices.Contains(pidsChoices, pids) {
 				err = errors.Join(err, fmt.Errorf("--pids: %q is none of %s", pids, strings.Join(pidsChoices, ", ")))
 			}
-			if err != nil {
+			if cmd.Flags().Changed("name") {
+				err = errors.Join(err, checkName(named.Name))
+			}
+			if err = errors.Join(err, checkHostname(named.Hostname)); err != nil {
 				return usageError{cmd: cmd, err: err}
 			}
 			r.PIDs, r.policy = pidsChoice(pids), policy
-			status, err := restartImage(cmd.OutOrStdout(), log, &r, args[0], pidfile)
+			status, err := restartImage(cmd.OutOrStdout(), log, &r, args[0], pidfile, named)
 			if err != nil {
 				return err
 			}
@@ -94,6 +103,8 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 	flags.BoolVarP(&r.Detach, "detach", "d", false, "return once the process runs, in a session of its own, and print its process id")
 	flags.StringVar(&pidfile, "pidfile", "", "write its process id to `FILE`")
 	flags.StringVar(&pids, "pids", string(pidsAuto), "its process id: keep that of the image, or fail; auto, that where it is free and permitted; new")
+	flags.StringVar(&named.Name, "name", "", "of a container: call it `NAME`")
+	flags.StringVar(&named.Hostname, "hostname", "", "of a container: its host name, instead of the one that it had")
 	policies.register(cmd)
 	log.register(flags)
 	if err := cmd.RegisterFlagCompletionFunc("pids", cobra.FixedCompletions(pidsChoices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -103,7 +114,7 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 }
 
 // restartImage restarts an image and returns how its process ended, or 0 once it runs detached.
-func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, pidfile string) (unix.WaitStatus, error) {
+func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, pidfile string, named containerConfig) (unix.WaitStatus, error) {
 	start := stateAtStart()
 	image, err := openImage(name)
 	if err != nil {
@@ -130,7 +141,12 @@ func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, 
 		r.opened.Close()
 		return 0, errors.Join(err, r.pidfile.discard())
 	}
-	status, err := launch(&stageConfig{Start: start, Log: log, Restart: config}, nil, r)
+	container, err := r.container(named, name)
+	if err != nil {
+		r.opened.Close()
+		return 0, errors.Join(err, r.pidfile.discard())
+	}
+	status, err := launch(&stageConfig{Start: start, Log: log, Restart: config, Container: container}, nil, r)
 	return status, errors.Join(err, r.pidfile.discard())
 }
 

@@ -22,6 +22,7 @@ type restart struct {
 	image   *os.File
 	opened  *core.Opened
 	hold    socket
+	adopt   socket // from __parent of a container
 	done    chan outcome
 	stdout  io.Writer
 	pidfile *pidFile
@@ -41,7 +42,7 @@ func (r *restart) open(engine *core.Engine) (err error) {
 	if r.opened, err = engine.Open(r.image); err != nil {
 		return asFault(fault.ImageRead, err)
 	}
-	if r.opened.PID == 1 {
+	if r.opened.PID == 1 && r.opened.Container == nil {
 		r.opened.Close()
 		return &fault.Error{Code: fault.NotFirst, Object: "pid 1 of the image"}
 	}
@@ -63,19 +64,30 @@ func asFault(code fault.Code, err error) error {
 // run fills the process that is to become CMD.
 func (r *restart) run() {
 	pid, err := r.fill()
+	r.adopt.close()
 	r.hold.close()      // who still waits for us does so in vain
 	_ = r.image.Close() // the writer of a pipe must see its end
 	r.done <- outcome{pid, err}
 }
 
 func (r *restart) fill() (int, error) {
-	waiting, _, err := r.hold.receive()
+	waiting, pidfd, err := r.hold.receive()
 	if err != nil {
 		r.opened.Close()
 		if errors.Is(err, io.EOF) {
 			return 0, errNotStarted
 		}
 		return 0, err
+	}
+	if pidfd >= 0 {
+		waiting.PID, err = pidOf(pidfd)
+		if err = errors.Join(err, unix.Close(pidfd)); err != nil {
+			r.opened.Close()
+			return 0, err
+		}
+	}
+	if r.opened.Container != nil {
+		r.opened.Ready = r.handOver
 	}
 	done, err := r.opened.Into(func(t *tracer.Tracer) (*tracer.Tracee, error) {
 		pid := procfs.PID(waiting.PID)
@@ -146,14 +158,24 @@ func startBlank(config *stageConfig) (pid, pidfd int, err error) {
 
 // becomeBlank is the end of the stage __exec in a restart.
 func becomeBlank(config *stageConfig) error {
-	if err := enterFilter(config.Hand); err != nil {
-		return err
+	if config.filtered() {
+		if err := enterFilter(config.Hand); err != nil {
+			return err
+		}
 	}
 	path, argv, err := prepareBlank(config)
 	if err != nil {
 		return err
 	}
-	if err := config.Restart.Hold.send(notice{Kind: noticeBlank, PID: os.Getpid()}); err != nil {
+	var who []int
+	if config.Container != nil {
+		self, err := unix.PidfdOpen(os.Getpid(), 0) // the front knows us by another number
+		if err != nil {
+			return fmt.Errorf("open pidfd: %w", err)
+		}
+		who = append(who, self)
+	}
+	if err := config.Restart.Hold.send(notice{Kind: noticeBlank, PID: os.Getpid()}, who...); err != nil {
 		return err
 	}
 	if _, _, err := config.Restart.Hold.receive(); err != nil {

@@ -218,6 +218,11 @@ func awaitChild(pid int, to chan<- unix.WaitStatus) {
 func (f *front) handle(a arrival) error {
 	switch a.Kind {
 	case noticeStarted:
+		if f.pidfd >= 0 { // of a container, which was the blank process before
+			if err := unix.Close(f.pidfd); err != nil {
+				return fmt.Errorf("close pidfd: %w", err)
+			}
+		}
 		f.parent, f.pid, f.pidfd = int32(a.Parent), procfs.PID(a.PID), a.fd
 	case noticeStopped:
 		// Our handler of the signal gives way, so that the parent's signal stops us by the very signal that stopped CMD.

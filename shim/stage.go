@@ -99,7 +99,7 @@ func runStage() {
 func (c *stageConfig) keep(f func(fd int)) {
 	fds := []int{int(c.Report), c.Front, int(c.Hand)}
 	if c.Restart != nil {
-		fds = append(fds, int(c.Restart.Hold))
+		fds = append(fds, int(c.Restart.Hold), int(c.Restart.Adopt))
 	}
 	if c.Container != nil {
 		fds = append(fds, c.Container.Listed)

@@ -17,11 +17,16 @@ import (
 
 // becomeCommand is the stage that turns into CMD. It runs on the locked main thread.
 func becomeCommand(config *stageConfig, command []string) error {
+	if config.Container != nil {
+		if err := config.Container.enter(); err != nil {
+			return err
+		}
+	}
 	if config.Restart != nil {
 		return becomeBlank(config)
 	}
-	if config.Container != nil {
-		if err := config.Container.enter(); err != nil {
+	if config.Container != nil && config.Container.User == userKeep {
+		if err := dropCapabilities(); err != nil {
 			return err
 		}
 	}

@@ -35,6 +35,8 @@ const (
 	noticeListener  noticeKind = "listener"  // __exec to supervisor, with the listener
 	noticeServed    noticeKind = "served"    // supervisor to __exec: the calls are being served
 	noticeBlank     noticeKind = "blank"     // parent or __exec to front: PID waits to become a blank process
+	noticeRestored  noticeKind = "restored"  // front to parent of a container: PID is CMD, with the eventfd of the init
+	noticeAdopted   noticeKind = "adopted"   // the answer: CMD is being watched
 	noticeSeized    noticeKind = "seized"    // front to that process: become one
 )
 

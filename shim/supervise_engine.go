@@ -15,7 +15,7 @@ const dieAfterEnv = "CRSHIM_DIE_AFTER"
 
 // newEngine makes the engine of this process.
 func newEngine(warn func(format string, args ...any)) *core.Engine {
-	engine := &core.Engine{Filters: filtersOf, Launcher: isLauncher, Warn: warn}
+	engine := &core.Engine{Filters: filtersOf, Launcher: launchedBy, Warn: warn}
 	if last, ok := os.LookupEnv(dieAfterEnv); ok {
 		engine.After = func(step string) {
 			if step == last {
@@ -51,20 +51,23 @@ func filtersOf(pid procfs.PID) (benign int, caught bool) {
 	return 0, false
 }
 
-// isLauncher tells whether a process is a stage __parent that waits for the first process of a container.
-func isLauncher(pid procfs.PID) bool {
+// launchedBy returns the container whose first process a stage __parent waits for, nil if that process is none such.
+func launchedBy(pid procfs.PID) *core.Container {
 	p, err := procfs.Open(pid)
 	if err != nil {
-		return false
+		return nil
 	}
 	defer func() { _ = p.Close() }()
 	comm, err := p.Comm()
 	if err != nil || comm != commOfStages {
-		return false
+		return nil
 	}
 	args, err := p.Cmdline()
 	var config stageConfig
-	return err == nil && len(args) > 2 && args[1] == stageParent && json.Unmarshal([]byte(args[2]), &config) == nil && config.Container != nil
+	if err != nil || len(args) <= 2 || args[1] != stageParent || json.Unmarshal([]byte(args[2]), &config) != nil || config.Container == nil {
+		return nil
+	}
+	return config.Container.saved()
 }
 
 // isFilteringParent tells whether a command line is that of a stage __parent whose children are under a filter of ours.

@@ -20,7 +20,7 @@ type parent struct {
 	report socket
 	hand   socket
 	front  int // pidfd
-	pid    int // of CMD
+	pid    int // of CMD; protected by mu once that is in use
 	child  int // the same, but for the first process of a container
 
 	container *containerParent // nil without
@@ -40,6 +40,10 @@ func beParent(config *stageConfig, command []string) error {
 	p := &parent{report: config.Report, hand: config.Hand, front: config.Front}
 	next := *config
 	next.Front = 0
+	var restored socket
+	if config.Restart != nil {
+		restored, config.Restart.Adopt = config.Restart.Adopt, 0
+	}
 	pid, pidfd, err := p.startCommand(&next, command)
 	if err != nil {
 		return err
@@ -48,7 +52,7 @@ func beParent(config *stageConfig, command []string) error {
 	if err := p.report.send(notice{Kind: noticeStarted, PID: pid, Parent: os.Getpid()}, pidfd); err != nil {
 		return err
 	}
-	if !config.filtered() {
+	if !config.filtered() && config.Container == nil {
 		if err := config.Restart.Hold.send(notice{Kind: noticeBlank, PID: pid}); err != nil {
 			return err
 		}
@@ -65,10 +69,15 @@ func beParent(config *stageConfig, command []string) error {
 	if p.container == nil {
 		return p.wait()
 	}
-	if p.container.first.reports >= 0 {
+	switch {
+	case restored > 0:
+		go p.adopt(restored)
+	case p.container.first.reports >= 0:
 		go p.watch()
 	}
-	go p.endWithSupervisor()
+	if p.hand > 0 {
+		go p.endWithSupervisor()
+	}
 	err = p.wait()
 	core.ForgetFrozen(procfs.PID(p.container.first.pid))
 	return errors.Join(err, p.container.config.unlist(p.container.first))
@@ -81,7 +90,12 @@ func (p *parent) startCommand(config *stageConfig, command []string) (pid, pidfd
 		p.container = &containerParent{config: config.Container}
 		alone := *config.Container
 		alone.Listed, config.Container = 0, &alone
-		first, err := startContainer(config, command, func(f *firstProcess) error { return p.container.config.tell(f, command) })
+		first, err := startContainer(config, command, func(f *firstProcess) error {
+			if config.Restart != nil {
+				return nil // who is in it is known later
+			}
+			return p.container.config.tell(f, command)
+		})
 		if err != nil {
 			return 0, -1, errors.Join(err, p.container.config.unlist(&firstProcess{}))
 		}
@@ -110,11 +124,11 @@ func (p *parent) wait() error {
 			return fmt.Errorf("wait for %d: %w", p.pid, err)
 		case pid != p.child:
 			continue
-		case p.pid != p.child && (status.Stopped() || status.Continued()):
-			continue // somebody has stopped the init; CMD runs on
 		}
 		p.mu.Lock()
 		switch {
+		case p.pid != p.child && (status.Stopped() || status.Continued()):
+			// somebody has stopped the init; CMD runs on
 		case status.Stopped():
 			p.stop(status.StopSignal())
 		case status.Continued():

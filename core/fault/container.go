@@ -17,6 +17,11 @@ const (
 	RuntimeDirectory    Code = 3111
 	CannotFreeze        Code = 3112
 	NotFirst            Code = 3113
+	ContainerNet        Code = 3114
+	ContainerMounts     Code = 3115
+	ContainerIPC        Code = 3116
+	ContainerNested     Code = 3117
+	NoContainerHere     Code = 3118
 )
 
 var containers = []Entry{
@@ -60,5 +65,22 @@ var containers = []Entry{
 		"See the cause at the end of the line. Freeze as the user that owns the processes, or as root."},
 	{NotFirst, unix.EINVAL, "cannot restore {the first process of a pid namespace} among other processes",
 		"It was process 1 of its pid namespace, and it and those below it may rest on that. They can come back only as that of a new one.",
-		"Have the first process of a new pid namespace call restart(2) itself."},
+		"An image of a container of crshim, saved from outside by its first process, says how to make it anew: crshim restart. For others, " +
+			"have the first process of a new pid namespace call restart(2) itself."},
+	{ContainerNet, unix.EINVAL, "cannot save {the network of the container}",
+		"Of a network namespace an image keeps whether lo is up, and nothing else.",
+		"Remove what was configured in it, or use crshim run --container --net host."},
+	{ContainerMounts, unix.EINVAL, "cannot save {the mount}",
+		"Of the mounts of a container an image keeps those that crshim run --container makes by default. What was mounted in it, a root of its own " +
+			"and bind mounts are not kept.",
+		"Unmount it, or have crshim run without --rootfs and --bind."},
+	{ContainerIPC, unix.EINVAL, "cannot save {the IPC objects of the container}",
+		"System V shared memory, semaphores and message queues, and POSIX message queues, end with the namespace that they are in, and an image does not keep them.",
+		"Remove them before: ipcrm -a. In a container with --user keep it cannot be seen whether there are any: use --user root."},
+	{ContainerNested, unix.EINVAL, "cannot save {the process}: it is in another namespace than the first process of its container",
+		"An image keeps the namespaces of the first process, in which all others must be.",
+		"End what has made namespaces of its own within the container."},
+	{NoContainerHere, unix.EINVAL, "cannot give {the image} a name or a host name: it holds no container",
+		"--name and --hostname are about a container, which is what crshim checkpoint saves by its name or by its first process.",
+		"Leave them out, or save the container as a whole."},
 }

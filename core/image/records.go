@@ -80,6 +80,24 @@ const (
 	ProcessEnded = 1
 )
 
+// Container says in what namespaces the processes are, if the first one is also
+// the first of a pid namespace that crshim has made.
+type Container struct {
+	User       uint32 `doc:"user namespace: 0 none, 1 one in which its user is root, 2 one in which it is who it is"`
+	Net        uint32 `doc:"network namespace: 0 none, 1 one in which nothing is up, 2 one in which lo is"`
+	Own        uint32 `fmt:"flags" flags:"1=INIT 2=CGROUP 4=TIME" doc:"INIT: the first process is the init of crshim; other namespaces"`
+	_          [4]byte
+	Hostname   [64]byte `fmt:"text" doc:"as uname(2) has it"`
+	Domainname [64]byte `fmt:"text" doc:"as uname(2) has it"`
+}
+
+// Bits of Container.Own.
+const (
+	OwnInit   = 1
+	OwnCgroup = 2
+	OwnTime   = 4
+)
+
 // Task is struct cr_hdr_task. Str follows with the command name.
 type Task struct {
 	State      uint32  `c:"state" fmt:"hex" doc:"task state: 0 running, 1 sleeping, 2 frozen, 0x84 stopped"`

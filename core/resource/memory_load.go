@@ -18,7 +18,7 @@ type memoryRestore struct {
 	exe        string
 	exeFD      *stagedFile // nil if the link stays as it is
 	exeRow     *tracer.Row
-	exeFrom    *stagedDeleted // which the image carries; nil for a file with a name
+	exeFrom    *stagedInode // which the image carries; nil for a file with a name
 	auxv       []uint64
 	locked     []*stagedMapping
 	mapped     []*stagedMapping               // those that are moved at commit
@@ -144,7 +144,8 @@ func (r *memoryRestore) loadExe(b *Builder) error {
 	if err != nil {
 		return err
 	}
-	if r.exe == "" || r.exe == current {
+	known := !strings.HasPrefix(current, memfdPrefix) // many of those have one name
+	if r.exe == "" || r.exe == current && (known || !b.mayRestore()) {
 		return nil
 	}
 	if !b.mayRestore() {
@@ -166,9 +167,18 @@ func (r *memoryRestore) carriedExe(b *Builder) {
 		return
 	}
 	for _, file := range r.inodes {
-		if deleted, ok := file.(*stagedDeleted); ok && deleted.rec.Path+deletedSuffix == r.exe {
-			r.exeFrom = deleted
-			r.exeFD = &stagedFile{fd: deleted.forReading(b).fd}
+		var from *stagedInode
+		switch file := file.(type) {
+		case *stagedDeleted:
+			from = &file.stagedInode
+		case *stagedInode:
+			from = file // a memfd, as the init of a container is made of
+		default:
+			continue
+		}
+		if from.made.path+deletedSuffix == r.exe {
+			r.exeFrom = from
+			r.exeFD = &stagedFile{fd: from.forReading(b).fd}
 			return
 		}
 	}

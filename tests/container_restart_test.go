@@ -1,0 +1,159 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// counting is what a container of these tests does: two processes of a
+// pipeline, each with a line that says who it is, until the file stop is there.
+const counting = `
+	i=0
+	while ! [ -e stop ]; do
+		read -r host </proc/sys/kernel/hostname
+		i=$((i+1)); echo "$$ $PPID $host $i"; sleep 0.02
+	done | while read -r line; do
+		read -r own rest </proc/self/stat
+		echo "$line $own" >>out
+	done
+	exit 7`
+
+// count is the last line of what the container says, 0 before there is one.
+func (e *env) count() int {
+	text, err := os.ReadFile(e.path("out"))
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(text), "\n")
+}
+
+// goesOn waits until the container says more.
+func (e *env) goesOn() {
+	e.Helper()
+	n := e.count()
+	e.until("the container counts", func() bool { return e.count() > n+3 })
+}
+
+// TestContainerRestart saves a container three times and restarts it as one: its
+// processes have the numbers that they had, it its host name, and its end is
+// that of crshim restart.
+func TestContainerRestart(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		needsContainers(t, u)
+		e := newEnv(t, u)
+		j := e.inContainer(streams{}, "--name", "one", "--hostname", "inside", "--net", "loopback", "sh", "-c", counting)
+		for i := range 3 {
+			e.goesOn()
+			img := e.nth("img", i)
+			e.verb("checkpoint", "--kill", "one", "-o", img).ends("exit status 0")
+			j.ends("signal: killed")
+			n := e.count()
+			j = e.verb("restart", "--name", "one", img)
+			e.until("it goes on", func() bool { return e.count() > n+3 })
+			if text := j.output(); text != "" {
+				t.Errorf("restart says %q", text)
+			}
+		}
+		e.write(e.path("stop"), "")
+		j.ends("exit status 7")
+		form := regexp.MustCompile(`^2 1 inside (\d+) (\d+)$`)
+		reader := ""
+		for i, line := range strings.Split(strings.TrimSuffix(e.read(e.path("out")), "\n"), "\n") {
+			m := form.FindStringSubmatch(line)
+			if m == nil || m[1] != strconv.Itoa(i+1) || reader != "" && m[2] != reader {
+				t.Fatalf("line %d is %q, after process %s", i+1, line, reader)
+			}
+			reader = m[2]
+		}
+	})
+}
+
+// TestContainerTwice restarts one image twice: the containers run side by side,
+// and each is frozen, killed and named by itself. Stops and signals reach the
+// command as they do in a run.
+func TestContainerTwice(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		needsContainers(t, u)
+		e := newEnv(t, u)
+		j := e.inContainer(streams{}, "--name", "first", "--net", "none", "sh", "-c", "trap 'echo term >>out; exit 5' TERM; echo >>out; while :; do sleep 0.01; done")
+		e.until("it runs", func() bool { return e.count() == 1 })
+		e.verb("checkpoint", "--kill", "first", "-o", "img").ends("exit status 0")
+		j.ends("signal: killed")
+		a, b := e.verb("restart", "--name", "a", "img"), e.verb("restart", "--name", "b", "--hostname", "other", "img")
+		for _, name := range []string{"a", "b"} {
+			e.until(name+" is listed", func() bool {
+				ps := e.verb("ps")
+				ps.ends("exit status 0")
+				return regexp.MustCompile(`(?m)^` + name + ` .*running`).MatchString(ps.output())
+			})
+		}
+		again := e.verb("restart", "--name", "a", "img")
+		again.ends("exit status 125")
+		if text := again.output(); !strings.Contains(text, "CR3109") {
+			t.Errorf("a second one of that name: %s", text)
+		}
+		e.signal(a.pid(), unix.SIGTERM)
+		a.ends("exit status 5")
+		if b.ended() {
+			t.Error("the other one has ended too")
+		}
+		e.signal(b.pid(), unix.SIGTERM)
+		b.ends("exit status 5")
+		if text := e.read(e.path("out")); text != "\nterm\nterm\n" {
+			t.Errorf("they say %q", text)
+		}
+		detached := e.verb("restart", "--detach", "--name", "c", "img")
+		detached.ends("exit status 0")
+		pid, err := strconv.Atoi(strings.TrimSpace(detached.output()))
+		if err != nil {
+			t.Fatalf("restart --detach says %q", detached.output())
+		}
+		e.signal(pid, unix.SIGTERM)
+		e.until("it has ended", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+	})
+}
+
+// TestContainerRefused has what an image of a container does not keep refused by
+// name, and the container goes on.
+func TestContainerRefused(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		needsContainers(t, u)
+		for name, c := range map[string]struct {
+			code    string
+			options []string
+			command string
+		}{
+			"mounts":    {"CR3115", nil, "mount -t tmpfs none /mnt"},
+			"bind":      {"CR3115", []string{"--bind", "/usr:/mnt"}, "true"},
+			"segments":  {"CR3116", nil, "ipcmk -M 4096"},
+			"sets":      {"CR3116", nil, "ipcmk -S 1"},
+			"queues":    {"CR3116", nil, "ipcmk -Q"},
+			"POSIX":     {"CR3116", nil, program(t, libcs[0], "callers", "queue") + " /left"},
+			"nested":    {"CR3117", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
+			"interface": {"CR3114", []string{"--net", "loopback"}, "ip address add 10.1.2.3/24 dev lo"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				e := newEnv(t, u)
+				options := append([]string{"--name", "one"}, c.options...)
+				j := e.inContainer(streams{}, append(options, "sh", "-c", c.command+" && echo >>out; while ! [ -e stop ]; do sleep 0.02; done; exit 6")...)
+				e.until("it runs", func() bool { return e.count() == 1 })
+				k := e.verb("checkpoint", "--kill", "one", "-o", "img")
+				k.ends("exit status 1")
+				if text := k.output(); !strings.Contains(text, c.code) {
+					t.Errorf("%s, want %s", text, c.code)
+				}
+				e.write(e.path("stop"), "")
+				j.ends("exit status 6")
+				if _, err := os.Stat(e.path("img")); !os.IsNotExist(err) {
+					t.Errorf("an image is there: %v", fmt.Sprint(err))
+				}
+			})
+		}
+	})
+}
