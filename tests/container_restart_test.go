@@ -3,6 +3,7 @@ package tests
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -126,19 +127,26 @@ func TestContainerRefused(t *testing.T) {
 		needsContainers(t, u)
 		for name, c := range map[string]struct {
 			code    string
+			needs   string // "" for the first word of command
 			options []string
 			command string
 		}{
-			"mounts":    {"CR3115", nil, "mount -t tmpfs none /mnt"},
-			"bind":      {"CR3115", []string{"--bind", "/usr:/mnt"}, "true"},
-			"segments":  {"CR3116", nil, "ipcmk -M 4096"},
-			"sets":      {"CR3116", nil, "ipcmk -S 1"},
-			"queues":    {"CR3116", nil, "ipcmk -Q"},
-			"POSIX":     {"CR3116", nil, program(t, libcs[0], "callers", "queue") + " /left"},
-			"nested":    {"CR3117", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
-			"interface": {"CR3114", []string{"--net", "loopback"}, "ip address add 10.1.2.3/24 dev lo"},
+			"mounts":    {"CR3115", "", nil, "mount -t tmpfs none /mnt"},
+			"bind":      {"CR3115", "", []string{"--bind", "/usr:/mnt"}, "true"},
+			"segments":  {"CR3116", "", nil, "ipcmk -M 4096"},
+			"sets":      {"CR3116", "", nil, "ipcmk -S 1"},
+			"queues":    {"CR3116", "", nil, "ipcmk -Q"},
+			"POSIX":     {"CR3116", "", nil, program(t, libcs[0], "callers", "queue") + " /left"},
+			"nested":    {"CR3117", "unshare", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
+			"interface": {"CR3114", "", []string{"--net", "loopback"}, "ip address add 10.1.2.3/24 dev lo"},
 		} {
 			t.Run(name, func(t *testing.T) {
+				if tool := strings.Fields(c.command)[0]; c.needs == "" {
+					c.needs = tool
+				}
+				if _, err := exec.LookPath(c.needs); err != nil {
+					t.Skip("needs:", c.needs)
+				}
 				e := newEnv(t, u)
 				options := append([]string{"--name", "one"}, c.options...)
 				j := e.inContainer(streams{}, append(options, "sh", "-c", c.command+" && echo >>out; while ! [ -e stop ]; do sleep 0.02; done; exit 6")...)
