@@ -132,8 +132,11 @@ func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err 
 	if v.Children, err = v.Proc.Children(); err != nil {
 		return err
 	}
-	v.Root, err = v.Proc.Link("root")
-	return err
+	if v.Root, err = v.Proc.Link("root"); err != nil {
+		return err
+	}
+	v.findLinked()
+	return nil
 }
 
 func (v *View) readSiblings() error {

@@ -4,6 +4,7 @@
  */
 #include "tree.h"
 
+#include <semaphore.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -183,6 +184,63 @@ static void siblings_setup(void)
 	check_eq(shmctl(id, IPC_RMID, NULL), 0);
 }
 
+/* ---- semaphores in files: a named one, and one whose name was removed ---- */
+
+static sem_t *named, *removed;
+
+/* opened does what sem_open(3) does, in a directory of ours. */
+static sem_t *opened(const char *name)
+{
+	int fd = open(path("passing", -1), O_RDWR | O_CREAT | O_EXCL, 0600);
+	sem_t *s;
+
+	check(fd >= 0);
+	check_eq(ftruncate(fd, PAGE), 0);
+	s = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check(s != MAP_FAILED);
+	check_eq(close(fd), 0);
+	check_eq(sem_init(s, 1, 0), 0);
+	check_eq(link(path("passing", -1), path(name, -1)), 0);
+	check_eq(unlink(path("passing", -1)), 0);
+	return s;
+}
+
+/* A restart has the mapping under the name that the file has. */
+static void post_begin(void) { named = opened("named"); }
+
+static void post_child(int cycle)
+{
+	(void)cycle;
+	check_eq(sem_post(named), 0);
+	check_eq(sem_post(removed), 0);
+}
+
+static const struct child posts = { post_begin, post_child };
+
+static void semaphores_setup(void)
+{
+	share();
+	removed = opened("removed");
+	check_eq(unlink(path("removed", -1)), 0);
+	grow(&posts);
+}
+
+static void semaphores_verify(int cycle)
+{
+	int fd = open(path("named", -1), O_RDWR);
+	sem_t *s = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	check(s != MAP_FAILED);
+	check_eq(sem_trywait(s), -1);
+	all(cycle);
+	check_eq(sem_trywait(s), 0);
+	check_eq(sem_trywait(s), -1);
+	check_eq(munmap(s, PAGE), 0);
+	check_eq(close(fd), 0);
+	check_eq(sem_trywait(removed), 0);
+	check_eq(sem_trywait(removed), -1);
+}
+
 /* ---- what it has that cannot be saved ---- */
 
 static const struct child plain;
@@ -200,6 +258,7 @@ static void refused_setup(void)
 SCENARIOS(
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
+	{ .name = "semaphores", .flags = EXTERNAL, .setup = semaphores_setup, .verify = semaphores_verify },
 	{ .name = "siblings", .flags = EXTERNAL | REFUSED, .setup = siblings_setup, .refused = EOPNOTSUPP },
 	{ .name = "refused", .flags = EXTERNAL | REFUSED, .setup = refused_setup, .refused = EBADF },
 )
