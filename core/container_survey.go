@@ -26,17 +26,6 @@ func (c *checkpoint) surveyContainer() error {
 	if err != nil {
 		return err
 	}
-	for _, m := range c.members[1:] {
-		for _, kind := range []string{"mnt", "ipc", "uts", "net", "user", "cgroup", "time"} {
-			same, err := sameNamespace(kind, root.Proc, m.view.Proc)
-			if err != nil {
-				return err
-			}
-			if !same {
-				list = append(list, &fault.Error{Code: fault.ContainerNested, Object: m.view.Name(), Detail: kind})
-			}
-		}
-	}
 	return list.Err()
 }
 

@@ -113,6 +113,15 @@ func (c *checkpoint) checkRelations() error {
 		if len(m.view.Status.NStgid) != len(root.Status.NStgid) {
 			list = append(list, &fault.Error{Code: fault.NestedNamespace, Object: m.view.Name()})
 		}
+		for _, kind := range []string{"mnt", "ipc", "uts", "net", "user", "cgroup", "time"} {
+			same, err := sameNamespace(kind, root.Proc, m.view.Proc)
+			if err != nil {
+				return err
+			}
+			if !same {
+				list = append(list, &fault.Error{Code: fault.OtherNamespaces, Object: m.view.Name(), Detail: kind})
+			}
+		}
 		if !c.inheritsSession(m) {
 			list = append(list, &fault.Error{Code: fault.SessionEnded, Object: m.view.Name(), Detail: fmt.Sprintf("session %d", m.view.Stat.Session)})
 		}

@@ -137,7 +137,7 @@ func TestContainerRefused(t *testing.T) {
 			"sets":      {"CR3116", "", nil, "ipcmk -S 1"},
 			"queues":    {"CR3116", "", nil, "ipcmk -Q"},
 			"POSIX":     {"CR3116", "", nil, program(t, libcs[0], "callers", "queue") + " /left"},
-			"nested":    {"CR3117", "unshare", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
+			"nested":    {"CR1020", "unshare", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
 			"interface": {"CR3114", "", []string{"--net", "loopback"}, "ip address add 10.1.2.3/24 dev lo"},
 		} {
 			t.Run(name, func(t *testing.T) {

@@ -20,7 +20,6 @@ const (
 	ContainerNet        Code = 3114
 	ContainerMounts     Code = 3115
 	ContainerIPC        Code = 3116
-	ContainerNested     Code = 3117
 	NoContainerHere     Code = 3118
 )
 
@@ -77,9 +76,6 @@ var containers = []Entry{
 	{ContainerIPC, unix.EINVAL, "cannot save {the IPC objects of the container}",
 		"System V shared memory, semaphores and message queues, and POSIX message queues, end with the namespace that they are in, and an image does not keep them.",
 		"Remove them before: ipcrm -a. In a container with --user keep it cannot be seen whether there are any: use --user root."},
-	{ContainerNested, unix.EINVAL, "cannot save {the process}: it is in another namespace than the first process of its container",
-		"An image keeps the namespaces of the first process, in which all others must be.",
-		"End what has made namespaces of its own within the container."},
 	{NoContainerHere, unix.EINVAL, "cannot give {the image} a name or a host name: it holds no container",
 		"--name and --hostname are about a container, which is what crshim checkpoint saves by its name or by its first process.",
 		"Leave them out, or save the container as a whole."},
