@@ -40,14 +40,28 @@ func (c *checkpoint) borrow(do func() error) (err error) {
 			err = errors.Join(err, m.remote.GiveBack(failed))
 		}
 	}()
-	for _, m := range c.members {
-		if m.remote, err = m.Leader().Borrow(tracer.InjectOptions{}); err != nil {
+	for i, m := range c.members {
+		var options tracer.InjectOptions
+		if i == 0 && len(c.members) > 1 {
+			options.ScratchSize = c.roomToGather()
+		}
+		if m.remote, err = m.Leader().Borrow(options); err != nil {
 			return err
 		}
 	}
 	err = do()
 	failed = err != nil
 	return err
+}
+
+// roomToGather is the scratch memory that the root needs: the usual, and a little
+// for each descriptor that it may be given, to be undone if we end.
+func (c *checkpoint) roomToGather() uint64 {
+	size := uint64(1 << 20)
+	for _, m := range c.members[1:] {
+		size += uint64(len(m.view.FDs)) << 12
+	}
+	return size
 }
 
 // prepare makes the saver of a process. The image is read back by in, unless

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,7 +103,32 @@ func (e *env) comeBack(n int, j *job, pid int, save, restart []string) (*job, in
 	image := e.nth("img", n)
 	e.start(streams{}, slices.Concat([]string{e.crshim, "checkpoint", "--kill", strconv.Itoa(pid), "-o", image}, save)...).ends("exit status 0")
 	j.ends("signal: killed")
+	e.buriedAll(image)
 	return e.restartTool(n, restart)
+}
+
+// savedProcess is what inspect shows of each process of a tree.
+var savedProcess = regexp.MustCompile(`(?m)^PROCESS VPID=(\d+)`)
+
+// buriedAll waits until nothing is left of the children that were saved and
+// killed: their numbers are free then.
+func (e *env) buriedAll(image string) {
+	e.Helper()
+	out, err := exec.Command(e.crshim, "inspect", image).Output()
+	if err != nil {
+		e.Fatal(err)
+	}
+	var children []process
+	for _, m := range savedProcess.FindAllSubmatch(out, -1) {
+		pid, err := strconv.Atoi(string(m[1]))
+		if err != nil {
+			e.Fatal(err)
+		}
+		children = append(children, process{pid: pid})
+	}
+	if len(children) > 0 {
+		e.buried(children[1:])
+	}
 }
 
 // restartTool makes the process of the n-th image.
@@ -163,6 +189,7 @@ func (w *working) throughNamespace() {
 	image := w.nth("img", 1)
 	w.start(streams{}, w.crshim, "checkpoint", "--kill", strconv.Itoa(w.pid), "-o", image).ends("exit status 0")
 	w.ends("signal: killed")
+	w.buriedAll(image)
 	w.job = w.start(streams{}, append(unshare, w.crshim, "restart", "--pids", "keep", image)...)
 	w.finish()
 }
@@ -199,6 +226,26 @@ func TestPrograms(t *testing.T) {
 		{name: "java", command: func(t *testing.T) (string, []string) {
 			return "", []string{installed(t, "java"), "-Xmx200m", "-cp", javaClasses(t), "Work"}
 		}},
+		// Who has children knows them by number.
+		{name: "bash-jobs", numbers: true, command: func(t *testing.T) (string, []string) {
+			return "jobs.sh", []string{installed(t, "bash"), "jobs.sh"}
+		}},
+		{name: "make", numbers: true, command: func(t *testing.T) (string, []string) {
+			installed(t, "make")
+			return "make.sh", []string{installed(t, "sh"), "make.sh"}
+		}},
+		{name: "multiprocessing", numbers: true, command: func(t *testing.T) (string, []string) {
+			return "multi.py", []string{installed(t, "python3"), "multi.py"}
+		}},
+		{name: "perl-fork", numbers: true, command: func(t *testing.T) (string, []string) {
+			return "fork.pl", []string{installed(t, "perl"), "fork.pl"}
+		}},
+		{name: "node-cluster", numbers: true, command: func(t *testing.T) (string, []string) {
+			return "cluster.js", []string{installed(t, "node"), "cluster.js"}
+		}},
+		{name: "java-children", numbers: true, command: func(t *testing.T) (string, []string) {
+			return "", []string{installed(t, "java"), "-Xmx100m", "-cp", javaClasses(t), "Children"}
+		}},
 		{name: "go", self: true, command: func(t *testing.T) (string, []string) {
 			return "", []string{goProgram(t)}
 		}},
@@ -233,12 +280,14 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// javaClasses compiles programs/Work.java and returns where the classes are.
+// javaClasses compiles programs/*.java and returns where the classes are.
 func javaClasses(t *testing.T) string {
 	t.Helper()
 	javac := installed(t, "javac")
 	dir := filepath.Join(work, "bin", "java")
-	if err := buildOnce(dir, func() error { return command(".", javac, "-d", dir, filepath.Join("programs", "Work.java")) }); err != nil {
+	if err := buildOnce(dir, func() error {
+		return command(".", javac, "-d", dir, filepath.Join("programs", "Work.java"), filepath.Join("programs", "Children.java"))
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -196,7 +196,7 @@ func (t *Tree) lend(r *tracer.Remote, v *View, f *procfs.FD) error {
 	defer file.Close()
 	root := t.views[0]
 	number, err := root.lend(r, file)
-	if errors.Is(err, unix.EMFILE) {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, tracer.ErrFull) {
 		return &fault.Error{Code: fault.TreeFiles, Object: root.Name(), Err: err}
 	}
 	if err != nil {

@@ -6,6 +6,7 @@
 
 #include <semaphore.h>
 #include <sys/ipc.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -73,6 +74,47 @@ static void talk_verify(int cycle)
 	c = 'a' + cycle + 1;
 	check_eq(write(pair[0], &c, 1), 1);
 }
+
+/* ---- a child with many sockets, which the first one has for a moment ---- */
+
+enum { CROWD = 300 };
+
+static int crowd[CROWD][2];
+
+static void crowd_begin(void)
+{
+	struct rlimit files;
+
+	check_eq(getrlimit(RLIMIT_NOFILE, &files), 0);
+	if (files.rlim_cur < 3 * CROWD)
+		needs("%d descriptors", 3 * CROWD);
+	for (int i = 0; i < CROWD; i++) {
+		check_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, crowd[i]), 0);
+		check_eq(write(crowd[i][0], &i, sizeof(i)), sizeof(i));
+	}
+}
+
+static void crowd_child(int cycle)
+{
+	int n;
+
+	(void)cycle;
+	for (int i = 0; i < CROWD; i++) {
+		check_eq(read(crowd[i][1], &n, sizeof(n)), sizeof(n));
+		check_eq(n, i);
+		check_eq(write(crowd[i][0], &i, sizeof(i)), sizeof(i));
+	}
+}
+
+static const struct child crowded = { crowd_begin, crowd_child };
+
+static void crowd_setup(void)
+{
+	share();
+	grow(&crowded);
+}
+
+static void crowd_verify(int cycle) { all(cycle); }
 
 /* ---- System V shared memory ---- */
 
@@ -257,6 +299,7 @@ static void refused_setup(void)
 
 SCENARIOS(
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
+	{ .name = "crowd", .flags = EXTERNAL, .setup = crowd_setup, .verify = crowd_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
 	{ .name = "semaphores", .flags = EXTERNAL, .setup = semaphores_setup, .verify = semaphores_verify },
 	{ .name = "siblings", .flags = EXTERNAL | REFUSED, .setup = siblings_setup, .refused = EOPNOTSUPP },
