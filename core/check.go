@@ -11,19 +11,23 @@ import (
 
 // Checked is what a look at a running process has found.
 type Checked struct {
-	Name     string // how messages call the process
-	Blockers fault.List
+	Name      string // how messages call the process
+	Processes int    // it and those that descend from it
+	Blockers  []Blocker
 }
 
-// Check names all that stands in the way of saving a process, as a checkpoint
-// would, and does not disturb it: it reads /proc and stops nothing. What only
+// Blocker is something that stands in the way of saving a process.
+type Blocker struct {
+	PID   PID // whose it is; the first one's if it is a matter of several
+	Fault *fault.Error
+}
+
+// Check names all that stands in the way of saving a process and its descendants,
+// as a checkpoint would, and does not disturb it: it reads /proc and stops nothing. What only
 // the stopped process can tell, such as messages in its sockets that cannot be
 // kept, a checkpoint may refuse all the same. external is
 // CheckpointRequest.External.
 func (e *Engine) Check(target PID, external bool) (*Checked, error) {
-	if by := task.TracedBy(target); by != 0 {
-		return nil, &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", target), Detail: fmt.Sprintf("by pid %d", by)}
-	}
 	checked, err := e.checkOnce(target, external)
 	if err != nil || len(checked.Blockers) == 0 {
 		return checked, err
@@ -33,29 +37,65 @@ func (e *Engine) Check(target PID, external bool) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	again.Blockers = slices.DeleteFunc(again.Blockers, func(b *fault.Error) bool {
-		return !slices.ContainsFunc(checked.Blockers, func(o *fault.Error) bool { return o.Error() == b.Error() })
+	again.Blockers = slices.DeleteFunc(again.Blockers, func(b Blocker) bool {
+		return !slices.ContainsFunc(checked.Blockers, func(o Blocker) bool { return o.Fault.Error() == b.Fault.Error() })
 	})
 	return again, nil
 }
 
 func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
-	v, err := resource.Look(target, false)
+	pids, err := task.Descendants(target)
 	if err != nil {
 		return nil, err
 	}
-	defer v.Close()
-	v.BenignFilters, v.CallsCaught = e.filters(target)
-	container := e.containerOf(v)
-	v.ParentHears = container != nil
-	v.External = external
-	blockers := v.Survey()
-	if container != nil {
-		list, err := container.survey(v)
+	var views []*resource.View
+	defer func() {
+		for _, v := range views {
+			v.Close()
+		}
+	}()
+	place := make(map[PID]int)
+	checked := &Checked{}
+	for i, pid := range pids {
+		v, err := resource.Look(pid, false)
+		if err != nil && i > 0 && task.Ended(pid) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		blockers = append(blockers, list...)
+		place[pid] = len(views)
+		views = append(views, v)
+		v.BenignFilters, v.CallsCaught = e.filters(pid)
+		v.ParentHears = e.launcher(v.Stat.PPid) != nil
+		v.External = external
+		if by := v.Status.TracerPid; by != 0 {
+			checked.add(fault.List{{Code: fault.TracedByOther, Object: v.Name(), Detail: fmt.Sprintf("by pid %d", by)}}, pid)
+		}
 	}
-	return &Checked{Name: v.Name(), Blockers: blockers}, nil
+	checked.Name, checked.Processes = views[0].Name(), len(views)
+	parent := func(i int) int { return place[views[i].Stat.PPid] } // an orphan is taken for a child of the first
+	tree := resource.NewTree(views, parent)
+	if err := tree.Suppose(); err != nil {
+		return nil, err
+	}
+	for i, list := range tree.SurveyEach() {
+		checked.add(list, views[i].PID)
+	}
+	if container := e.containerOf(views[0]); container != nil {
+		list, err := container.survey(views[0])
+		if err != nil {
+			return nil, err
+		}
+		checked.add(list, target)
+	}
+	list, err := checkRelations(relatives(views, parent))
+	checked.add(append(tree.SurveyRelations(), list...), target)
+	return checked, err
+}
+
+func (c *Checked) add(list fault.List, pid PID) {
+	for _, f := range list {
+		c.Blockers = append(c.Blockers, Blocker{pid, f})
+	}
 }

@@ -256,8 +256,10 @@ func (c *checkpoint) survey() error {
 			return err
 		}
 	}
-	c.tree = resource.NewTree(views, func(i int) int { return place[c.members[i].Parent] })
-	if err := c.checkRelations(); err != nil {
+	parent := func(i int) int { return place[c.members[i].Parent] }
+	c.tree = resource.NewTree(views, parent)
+	refused, err := checkRelations(relatives(views, parent))
+	if err = errors.Join(err, refused.Err()); err != nil {
 		return err
 	}
 	if err := c.surveyContainer(); err != nil {

@@ -93,6 +93,7 @@ func (c *checkpoint) zombie(z task.Zombie) (*image.Process, error) {
 func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 	f := &forest{}
 	place := make(map[int32]int, len(pids))
+	endedBefore := make(map[int32]bool)
 	for {
 		next, err := r.Peek()
 		if err != nil {
@@ -115,7 +116,10 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		switch {
 		case rec.VPID <= 0 || taken, known != (i > 0), rec.ExitSignal < 0 || rec.ExitSignal > 64:
 			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
+		case rec.State == image.ProcessEnded && endedBefore[rec.VPID]:
+			return nil, badForest("process %d ended twice", rec.VPID)
 		case rec.State == image.ProcessEnded:
+			endedBefore[rec.VPID] = true
 			f.ended = append(f.ended, p)
 			continue
 		case rec.State != image.ProcessLives || i == len(pids) || len(f.ended) > 0 || pids[i].VPID != rec.VPID:

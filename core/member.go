@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/resource"
 	"github.com/crshim/crshim/core/task"
@@ -116,48 +115,4 @@ func (m *member) takeBack() error {
 	p := m.remote.Program()
 	p.Close(m.out)
 	return p.Run()
-}
-
-// checkRelations refuses what binds a process to others in a way that cannot be
-// made again.
-func (c *checkpoint) checkRelations() error {
-	var list fault.List
-	root := c.members[0].view
-	for _, m := range c.members[1:] {
-		if len(m.view.Status.NStgid) != len(root.Status.NStgid) {
-			list = append(list, &fault.Error{Code: fault.NestedNamespace, Object: m.view.Name()})
-		}
-		for _, kind := range []string{"mnt", "ipc", "uts", "net", "user", "cgroup", "time"} {
-			same, err := sameNamespace(kind, root.Proc, m.view.Proc)
-			if err != nil {
-				return err
-			}
-			if !same {
-				list = append(list, &fault.Error{Code: fault.OtherNamespaces, Object: m.view.Name(), Detail: kind})
-			}
-		}
-		if !c.inheritsSession(m) {
-			list = append(list, &fault.Error{Code: fault.SessionEnded, Object: m.view.Name(), Detail: fmt.Sprintf("session %d", m.view.Stat.Session)})
-		}
-	}
-	return list.Err()
-}
-
-// inheritsSession tells whether a process leads its session or has it from its
-// parent, as that has it now or had it before it led one.
-func (c *checkpoint) inheritsSession(m *member) bool {
-	session := m.view.Stat.Session
-	if session == m.PID {
-		return true
-	}
-	for p := m.Parent; p != nil; p = p.Parent {
-		v := c.members[slices.IndexFunc(c.members, func(o *member) bool { return o.Member == p })].view
-		switch {
-		case v.Stat.Session == session:
-			return true
-		case v.Stat.Session != p.PID:
-			return false
-		}
-	}
-	return false
 }

@@ -15,15 +15,16 @@ import (
 
 type checkReport struct {
 	report
-	PID      int       `json:"pid"`
-	Process  string    `json:"process,omitempty"`
-	OK       bool      `json:"ok"` // nothing was found
-	Blockers []blocker `json:"blockers"`
+	PID       int       `json:"pid"`
+	Process   string    `json:"process,omitempty"`
+	Processes int       `json:"processes,omitempty"` // it and those that descend from it
+	OK        bool      `json:"ok"`                  // nothing was found
+	Blockers  []blocker `json:"blockers"`
 }
 
 // blocker is one thing that cannot be saved.
 type blocker struct {
-	PID     int    `json:"pid"`
+	PID     int    `json:"pid"` // of the process whose it is
 	Code    string `json:"code"`
 	Object  string `json:"object"`
 	Message string `json:"message"`
@@ -37,8 +38,8 @@ func newCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [flags] PID|NAME",
 		Short: "Say what keeps a running process from being saved",
-		Long: `List everything about the process PID that cannot be saved, each with its reason and a remedy, as a checkpoint would
-refuse it. The process is not disturbed: nothing is stopped, /proc is read. What only the stopped process can tell is
+		Long: `List everything about the process PID and those that descend from it that cannot be saved, each with its reason and a
+remedy, as a checkpoint would refuse it. They are not disturbed: nothing is stopped, /proc is read. What only stopped processes can tell is
 not found here.
 
 The exit status is 0 if nothing was found.`,
@@ -81,13 +82,18 @@ func check(pid int, external bool) (*checkReport, error) {
 	if err != nil && (len(faults) == 0 || errors.Is(err, fault.NoSuchProcess) || errors.Is(err, fault.CallProcess)) {
 		return nil, err
 	}
-	if checked != nil {
-		r.Process, faults = checked.Name, checked.Blockers
-	}
+	var blockers []core.Blocker
 	for _, f := range faults {
+		blockers = append(blockers, core.Blocker{PID: core.PID(pid), Fault: f})
+	}
+	if checked != nil {
+		r.Process, r.Processes, blockers = checked.Name, checked.Processes, checked.Blockers
+	}
+	for _, b := range blockers {
+		f := b.Fault
 		row, _ := fault.Lookup(f.Code)
 		r.Blockers = append(r.Blockers, blocker{
-			PID: pid, Code: f.Code.String(), Object: f.Object, Message: f.Message(),
+			PID: int(b.PID), Code: f.Code.String(), Object: f.Object, Message: f.Message(),
 			Errno: fault.ErrnoName(fault.Errno(f)), Why: row.Why, Try: row.Try,
 		})
 	}
@@ -97,7 +103,11 @@ func check(pid int, external bool) (*checkReport, error) {
 
 func (r *checkReport) write(w io.Writer) error {
 	if r.OK {
-		_, err := fmt.Fprintf(w, "nothing keeps %s from being saved\n", escape(r.Process))
+		others := ""
+		if r.Processes > 1 {
+			others = fmt.Sprintf(" and the %d that descend from it", r.Processes-1)
+		}
+		_, err := fmt.Fprintf(w, "nothing keeps %s%s from being saved\n", escape(r.Process), others)
 		return err
 	}
 	for i, b := range r.Blockers {

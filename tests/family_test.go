@@ -1,10 +1,12 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,5 +180,54 @@ func TestTreeAsks(t *testing.T) {
 		if got := c.results(c.path("out")); !slices.Equal(got, []result{{0, 0}, {0, 0}}) {
 			t.Errorf("rstr: %v", got)
 		}
+	})
+}
+
+// TestTreeOfCrshim: the tool does not stop itself.
+func TestTreeOfCrshim(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		e := newEnv(t, u)
+		j := e.start(streams{}, "sh", "-c", e.crshim+" checkpoint $$ -o img; echo status $?; "+e.crshim+" check $$; echo status $?")
+		j.ends("exit status 0")
+		if out := j.output(); strings.Count(out, "CR1027") != 2 || strings.Count(out, "status 1\n") != 2 || exists(e.path("img")) {
+			t.Errorf("a tree with crshim in it: %s", out)
+		}
+	})
+}
+
+// TestCheckTree: check names what stands in the way of every process of a tree,
+// each with its number.
+func TestCheckTree(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		c := newCalls(t, u)
+		j, pid := c.family(t, glibc, c.path("end"))
+		ok := c.start(streams{}, c.crshim, "check", strconv.Itoa(pid))
+		ok.ends("exit status 0")
+		if out := ok.output(); !strings.Contains(out, "and the 3 that descend from it") {
+			t.Errorf("check says %q", out)
+		}
+		child := descendants(pid)[0].pid
+		trace := c.start(streams{}, program(t, glibc, "callers", "trace"), "attached", strconv.Itoa(child))
+		c.until("the debugger attaches", func() bool { return exists(c.path("attached")) })
+		bad := c.start(streams{}, c.crshim, "check", "--json", strconv.Itoa(pid))
+		bad.ends("exit status 1")
+		var report struct {
+			Processes int
+			Blockers  []struct {
+				PID  int
+				Code string
+			}
+		}
+		if err := json.Unmarshal([]byte(bad.output()), &report); err != nil {
+			t.Fatal(err)
+		}
+		if report.Processes != 4 || len(report.Blockers) != 1 || report.Blockers[0].PID != child || report.Blockers[0].Code != "CR1003" {
+			t.Errorf("check --json says %+v, the traced process is %d", report, child)
+		}
+		c.start(streams{}, c.crshim, "checkpoint", strconv.Itoa(pid), "-o", "img").ends("exit status 1")
+		trace.killTree()
+		<-trace.done
+		c.write(c.nth("go", 9), "")
+		j.ends("exit status 7")
 	})
 }

@@ -301,6 +301,10 @@ var refusalCodes = map[string]string{
 
 	"semaphores-elsewhere": "404",
 
+	"same-memory":   "017",
+	"lost-session":  "019",
+	"other-network": "020",
+
 	"terminal":         "257",
 	"terminal-session": "258",
 	"terminal-stopped": "257",

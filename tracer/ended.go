@@ -20,8 +20,12 @@ func Ended(status unix.WaitStatus, flags int) (*os.File, error) {
 	return file, nil
 }
 
-// stopping are the signals that would have us wait for ever.
-var stopping = []unix.Signal{unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
+var (
+	// stopping are the signals that would have us wait for ever.
+	stopping = []unix.Signal{unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
+	// ignored are those that nobody notices who has no handler for them (signal(7)).
+	ignored = []unix.Signal{unix.SIGCHLD, unix.SIGCONT, unix.SIGURG, unix.SIGWINCH}
+)
 
 func ended(status unix.WaitStatus, flags int) (*os.File, error) {
 	if status.Signaled() && slices.Contains(stopping, status.Signal()) {

@@ -3,6 +3,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -239,8 +240,11 @@ func (e *Tracee) Kill() error {
 }
 
 // EndBy lets a task end by a signal, and waits until it has. The signal must
-// have its default effect.
+// have its default effect. The error matches EINVAL if that is not to end.
 func (e *Tracee) EndBy(sig unix.Signal) error {
+	if sig <= 0 || sig > 64 || slices.Contains(stopping, sig) || slices.Contains(ignored, sig) {
+		return e.fault("end", fmt.Errorf("%v ends nobody: %w", sig, unix.EINVAL))
+	}
 	if err := e.ready(); err != nil {
 		return e.fault("end", err)
 	}

@@ -24,6 +24,7 @@ const (
 	OtherNamespaces   Code = 1020
 	TreeChanging      Code = 1021
 	TooManyTasks      Code = 1022
+	OwnTree           Code = 1027
 )
 
 var tasks = []Entry{
@@ -87,4 +88,7 @@ var tasks = []Entry{
 	{TooManyTasks, unix.EOPNOTSUPP, "cannot save {the process}: its tree is too large",
 		"The number of processes exceeds what one image holds.",
 		"Save parts of the tree one by one."},
+	{OwnTree, unix.EDEADLK, "cannot save {the process}: crshim itself is among its processes",
+		"All processes of a tree stand still while they are saved, and crshim, which saves them, descends from this one.",
+		"Run crshim from another shell, or have a program below crshim run make the call: its supervisor is outside of the tree of its command."},
 }

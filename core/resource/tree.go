@@ -27,7 +27,9 @@ type Tree struct {
 	files   *object.Files[holder]
 	same    map[holder]holder // the first descriptor with the same open file
 	shared  map[inodeID]*sharedObject
-	savers  map[*View]*Saver
+
+	supposed map[inodeID]bool // files that the root would have been given
+	savers   map[*View]*Saver
 
 	pagemap    *procfs.Pagemap // that was asked last
 	pagemapFor *View
@@ -103,6 +105,32 @@ type glance struct {
 // share without it, or that relates to what others have: the ends of pipes,
 // sockets, terminals. They are taken back by Return, or by undoing.
 func (t *Tree) Gather(r *tracer.Remote) error {
+	return t.hand(func(v *View, f *procfs.FD) error { return t.lend(r, v, f) })
+}
+
+// Suppose is Gather for processes that run: nothing is handed to anybody. What
+// would be is left out of a survey, and so is what the root has of the same pipe
+// or, as their peers are not known, any socket: only the root could tell.
+func (t *Tree) Suppose() error {
+	t.supposed = make(map[inodeID]bool)
+	sockets := false
+	err := t.hand(func(_ *View, f *procfs.FD) error {
+		t.supposed[idOf(f)] = true
+		sockets = sockets || f.Type() == unix.S_IFSOCK
+		return nil
+	})
+	root := t.views[0]
+	for i := range root.FDs {
+		f := &root.FDs[i]
+		if t.supposed[idOf(f)] || sockets && f.Type() == unix.S_IFSOCK {
+			root.cover(f.Number)
+		}
+	}
+	return err
+}
+
+// hand finds what the root has to be given.
+func (t *Tree) hand(give func(v *View, f *procfs.FD) error) error {
 	if len(t.views) == 1 {
 		return nil
 	}
@@ -138,7 +166,7 @@ func (t *Tree) Gather(r *tracer.Remote) error {
 			case same.pid != v.PID || has[same]:
 				v.cover(f.Number)
 			case lend[kinship(f, same)]:
-				if err := t.lend(r, v, f); err != nil {
+				if err := give(v, f); err != nil {
 					return fmt.Errorf("hand %s to %s: %w", v.FDName(f.Number), root.Name(), err)
 				}
 				has[same] = true
@@ -225,15 +253,24 @@ func (t *Tree) Return(r *tracer.Remote) error {
 
 // Survey returns all that stands in the way of saving any of them.
 func (t *Tree) Survey() fault.List {
-	var list fault.List
-	for _, v := range t.views {
-		list = append(list, v.Survey()...)
+	return append(slices.Concat(t.SurveyEach()...), t.SurveyRelations()...)
+}
+
+// SurveyEach returns what stands in the way of saving each.
+func (t *Tree) SurveyEach() []fault.List {
+	lists := make([]fault.List, len(t.views))
+	for i, v := range t.views {
+		lists[i] = v.Survey()
 	}
-	if len(t.views) > 1 {
-		list = append(list, t.apart()...)
-		list = append(list, t.sharedMemory()...)
+	return lists
+}
+
+// SurveyRelations returns what stands between them.
+func (t *Tree) SurveyRelations() fault.List {
+	if len(t.views) == 1 {
+		return nil
 	}
-	return list
+	return append(t.apart(), t.sharedMemory()...)
 }
 
 // apart refuses what processes share otherwise than by inheritance: memory,

@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -111,6 +112,9 @@ func (t *Tree) fresh(m *Member) ([]procfs.PID, error) {
 }
 
 func (t *Tree) add(tr *tracer.Tracer, claims *Claims, pid procfs.PID, parent *Member, caller *tracer.Tracee) error {
+	if int(pid) == os.Getpid() {
+		return OwnTree(t.rootOr(pid))
+	}
 	var stopped []*tracer.Tracee
 	if caller != nil {
 		stopped = append(stopped, caller)
@@ -132,6 +136,19 @@ func (t *Tree) add(tr *tracer.Tracer, claims *Claims, pid procfs.PID, parent *Me
 	t.Members = append(t.Members, m)
 	m.session, err = sessionOf(pid)
 	return err
+}
+
+// rootOr is the number of the root, or of who is to become it.
+func (t *Tree) rootOr(pid procfs.PID) procfs.PID {
+	if len(t.Members) > 0 {
+		return t.Root().PID
+	}
+	return pid
+}
+
+// OwnTree refuses the tree that we are in.
+func OwnTree(root procfs.PID) error {
+	return &fault.Error{Code: fault.OwnTree, Object: fmt.Sprintf("pid %d", root)}
 }
 
 func sessionOf(pid procfs.PID) (procfs.PID, error) {
@@ -183,8 +200,11 @@ func Ended(pid procfs.PID) bool {
 }
 
 // Descendants lists a running process and all that come down from it, as far as
-// they can be seen.
+// they can be seen. The tree that we are in is refused.
 func Descendants(root procfs.PID) ([]procfs.PID, error) {
+	if int(root) == os.Getpid() {
+		return nil, OwnTree(root)
+	}
 	pids := []procfs.PID{root}
 	for i := 0; i < len(pids); i++ {
 		proc, err := procfs.Open(pids[i])
@@ -200,6 +220,9 @@ func Descendants(root procfs.PID) ([]procfs.PID, error) {
 			return nil, fmt.Errorf("list children of pid %d: %w", root, err)
 		}
 		for _, pid := range children {
+			if int(pid) == os.Getpid() {
+				return nil, OwnTree(root)
+			}
 			if !isZombie(pid) && !slices.Contains(pids, pid) {
 				pids = append(pids, pid)
 			}

@@ -1,0 +1,88 @@
+/*
+ * apart.c - trees with a process that no fork can make again.
+ */
+#include "tree.h"
+
+#include <sched.h>
+#include <sys/wait.h>
+
+static void all_verify(int cycle) { all(cycle); }
+
+static const struct child plain;
+
+static void on_setup(void) { share(); grow(&plain); }
+
+static int beside(void *unused)
+{
+	(void)unused;
+	syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	for (;;)
+		syscall(SYS_pause);
+	return 0;
+}
+
+/* One with the same memory that is no thread. */
+static void vm_setup(void)
+{
+	static char stack[1 << 14] __attribute__((aligned(16)));
+
+	on_setup();
+	check(clone(beside, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL) > 0);
+}
+
+/* An orphan, whose session has lost its leader. */
+static void session_begin(void)
+{
+	pid_t grandparent = getppid(), pid;
+
+	pid = fork();
+	check(pid >= 0);
+	if (!pid) {
+		check(setsid() > 0);
+		pid = fork();
+		check(pid >= 0);
+		if (pid)
+			_exit(0);
+		check_eq(prctl(PR_SET_PDEATHSIG, SIGKILL), 0);
+		while (getppid() != grandparent)
+			usleep(1000);
+		control->page[0] = 1;
+		for (;;)
+			pause();
+	}
+	check_eq(waitpid(pid, NULL, 0), pid);
+	while (!*(volatile char *)control->page)
+		usleep(1000);
+}
+
+static const struct child loses = { session_begin, NULL };
+
+static void session_setup(void)
+{
+	check_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	share();
+	grow(&loses);
+}
+
+/* One that has a network of its own. */
+static void net_begin(void)
+{
+	if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNET : CLONE_NEWNET))
+		control->page[0] = 1;
+}
+
+static const struct child hermit = { net_begin, NULL };
+
+static void net_setup(void)
+{
+	share();
+	grow(&hermit);
+	if (control->page[0])
+		needs("network namespaces");
+}
+
+SCENARIOS(
+	{ .name = "same-memory", .flags = EXTERNAL | REFUSED, .setup = vm_setup, .verify = all_verify, .refused = EOPNOTSUPP },
+	{ .name = "lost-session", .flags = EXTERNAL | REFUSED, .setup = session_setup, .verify = all_verify, .refused = EOPNOTSUPP },
+	{ .name = "other-network", .flags = EXTERNAL | REFUSED, .setup = net_setup, .verify = all_verify, .refused = EPERM },
+)
