@@ -35,6 +35,9 @@ func (r *restart) end() error {
 // endOne lets a process end in the way that is told by its status (wait(2)).
 func (r *restart) endOne(child *tracer.Tracee, z *process) error {
 	status := unix.WaitStatus(z.ExitCode)
+	if status>>16 != 0 || !status.Exited() && !status.Signaled() {
+		return badEnd(z)
+	}
 	var group uint64
 	for _, p := range r.plants {
 		if p.VPgrp == z.VPgrp && p.VPgrp == p.VPID {
@@ -65,10 +68,16 @@ func (r *restart) endOne(child *tracer.Tracee, z *process) error {
 		return nil
 	case err != nil:
 		return err
-	case !status.Signaled():
-		return &fault.Error{Code: fault.ImageValue, Object: fmt.Sprintf("process %d", z.VPID), Detail: fmt.Sprintf("ended with %#x", z.ExitCode)}
 	}
-	return child.EndBy(status.Signal())
+	err = child.EndBy(status.Signal())
+	if errors.Is(err, unix.EINVAL) {
+		return badEnd(z)
+	}
+	return err
+}
+
+func badEnd(z *process) error {
+	return &fault.Error{Code: fault.ImageValue, Object: fmt.Sprintf("process %d", z.VPID), Detail: fmt.Sprintf("ended with %#x", z.ExitCode)}
 }
 
 // dropSignal takes back the signal by which the end of a child is told: it had

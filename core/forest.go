@@ -114,7 +114,7 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		i := len(f.living)
 		_, taken := place[rec.VPID]
 		switch {
-		case rec.VPID <= 0 || taken, known != (i > 0), rec.ExitSignal < 0 || rec.ExitSignal > 64:
+		case rec.VPID <= 0 || taken, known != (i > 0), rec.VPgrp < 0, rec.VSession < 0, rec.ExitSignal < 0 || rec.ExitSignal > 64:
 			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
 		case rec.State == image.ProcessEnded && endedBefore[rec.VPID]:
 			return nil, badForest("process %d ended twice", rec.VPID)

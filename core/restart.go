@@ -140,7 +140,7 @@ func (r *restart) open() error {
 }
 
 func (r *restart) close() {
-	_ = r.reader.Close() // only what was read counts
+	_ = r.reader.Drain() // only what was read counts
 	r.closeSource()
 }
 
@@ -260,7 +260,10 @@ func (r *restart) stage() (err error) {
 			return err
 		}
 	}
-	return r.arrange()
+	if err := r.arrange(); err != nil {
+		return err
+	}
+	return r.reader.Close() // the image's offset moves only now: nothing is left to fail
 }
 
 // checkCaller refuses callers that would leave something behind.
@@ -291,7 +294,7 @@ func (r *restart) readTail() error {
 	if _, _, err := image.Expect[image.Tail](r.reader); err != nil {
 		return err
 	}
-	return r.reader.Close()
+	return r.reader.Drain()
 }
 
 // imageError puts an unreadable image into the table's words.

@@ -3,8 +3,8 @@ package tracer
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 

@@ -96,6 +96,9 @@ func (r *filesRestore) Load(b *Builder) error {
 }
 
 func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD) error {
+	if entry.CloseOnExec > heldForTree {
+		return badImage(fault.ImageValue, fmt.Sprintf("fd %d", entry.FD), "neither held nor its own")
+	}
 	held := entry.CloseOnExec == heldForTree
 	what, replaced := b.Policy.Descriptors[entry.FD]
 	if held {

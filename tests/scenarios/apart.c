@@ -43,9 +43,9 @@ static void session_begin(void)
 		check(pid >= 0);
 		if (pid)
 			_exit(0);
-		check_eq(prctl(PR_SET_PDEATHSIG, SIGKILL), 0);
 		while (getppid() != grandparent)
 			usleep(1000);
+		check_eq(prctl(PR_SET_PDEATHSIG, SIGKILL), 0);
 		control->page[0] = 1;
 		for (;;)
 			pause();
