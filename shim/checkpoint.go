@@ -25,7 +25,7 @@ func newCheckpointCommand() *cobra.Command {
 		Use:     "checkpoint [flags] -o FILE PID|NAME",
 		Aliases: []string{"ck"},
 		Short:   "Save a process to an image",
-		Long: `Save the process PID to FILE. It is stopped for the time that this takes, and then goes on as it was. The NAME of a
+		Long: `Save the process PID, and all that descend from it, to FILE. They are stopped for the time that this takes, and then go on as they were. The NAME of a
 container (crshim ps) stands for its first process.
 
 An image appears under its name only when it is complete and on disk. With "-o -" it goes to standard output, which must not be a terminal.

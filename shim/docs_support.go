@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/crshim/crshim/core"
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
 	"github.com/crshim/crshim/syscalls"
@@ -33,6 +34,10 @@ What is in neither table is refused by name, before anything is stopped for good
 	b.WriteString("\n## State of a process\n\n| what | level | note |\n|---|---|---|\n")
 	for _, part := range resource.Parts {
 		fmt.Fprintf(&b, "| %s | %v | %s |\n", part.Name, part.Support, cell(part.Note))
+	}
+	b.WriteString("\n## Processes of a tree\n\n| what | level | note |\n|---|---|---|\n")
+	for _, row := range core.Relations {
+		fmt.Fprintf(&b, "| %s | %v | %s |\n", row.Name, row.Support, cell(row.Note))
 	}
 	b.WriteString("\n## Open files\n\n| what | level | note |\n|---|---|---|\n")
 	for _, kind := range resource.FileKinds {

@@ -20,8 +20,8 @@ func newInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Show what is in an image",
-		Long: `Show the records of an image as a tree, with the contents of memory summed up, and behind it the descriptors that lead
-out of it, with what a restart does about each. IMAGE is a file, or - for standard
+		Long: `Show the records of an image as a tree, with the contents of memory summed up, and behind it its processes, if it has
+several, and the descriptors that lead out of it, with what a restart does about each. IMAGE is a file, or - for standard
 input; it is read once, from front to back. What can be read of a damaged image is shown before the error.`,
 		Example: "  crshim inspect img\n  ssh host cat img | crshim inspect --json -",
 		Args:    cobra.ExactArgs(1),
@@ -34,7 +34,7 @@ input; it is read once, from front to back. What can be read of a damaged image 
 			case asJSON:
 				writeErr = writeJSON(cmd.OutOrStdout(), v.json(err))
 			default:
-				writeErr = errors.Join(v.writeTree(cmd.OutOrStdout()), v.writeOutside(cmd.OutOrStdout()))
+				writeErr = errors.Join(v.writeTree(cmd.OutOrStdout()), v.writeProcesses(cmd.OutOrStdout()), v.writeOutside(cmd.OutOrStdout()))
 			}
 			return errors.Join(err, writeErr)
 		},
@@ -53,6 +53,11 @@ type inspection struct {
 	Whole   bool           // TAIL was reached and the checksum is right
 
 	Outwards resource.Outwards // descriptors that lead out of it
+
+	Processes []processRow // of a tree; none if there is one process
+
+	named      int  // how many of them have their names
+	awaitsName bool // the next record is one
 
 	pageSize int64
 	run      uint64 // pages met since the last mapping
@@ -137,6 +142,7 @@ func imageFault(name string, err error) error {
 func (v *inspection) add(r *image.Reader, depth int, rec *image.Record) error {
 	depth = v.place(depth, rec)
 	v.Outwards.Add(rec.Parent, rec.Value)
+	v.addProcess(rec.Value)
 	row := inspected{Depth: depth, Name: rec.Name(), Kind: rec.Kind, Offset: rec.Offset, Parent: rec.Parent, Fields: image.Fields(rec.Value), Trailer: rec.Trailer}
 	switch value := rec.Value.(type) {
 	case *image.HeadArch:

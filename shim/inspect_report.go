@@ -18,6 +18,8 @@ type inspectReport struct {
 	Page    int64           `json:"page_bytes"` // of one page
 	Records []inspectRecord `json:"records"`
 	Outside []outsideRow    `json:"outside"` // descriptors that lead out of the image
+
+	Processes []processRow `json:"processes,omitempty"` // of a tree; none of an image of one process
 }
 
 type inspectRecord struct {
@@ -36,7 +38,7 @@ func (v *inspection) json(err error) inspectReport {
 	if err != nil {
 		r.Error = err.Error()
 	}
-	r.Outside = v.outside()
+	r.Outside, r.Processes = v.outside(), v.Processes
 	for _, rec := range v.Records {
 		row := inspectRecord{Name: rec.Name, Kind: int(rec.Kind), Depth: rec.Depth, Offset: rec.Offset, Parent: rec.Parent, Trailer: rec.Trailer, Fields: map[string]string{}}
 		for _, f := range rec.Fields {

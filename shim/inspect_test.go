@@ -230,3 +230,29 @@ func TestByteSize(t *testing.T) {
 		}
 	}
 }
+
+// The processes of a tree are listed with their names, which stand elsewhere in the image.
+func TestInspectListsProcesses(t *testing.T) {
+	var v inspection
+	ended := image.Process{VPID: 9, VPPID: 7, VPgrp: 7, VSession: 1, State: image.ProcessEnded, ExitCode: 5 << 8}
+	copy(ended.Name[:], "gone")
+	for _, rec := range []any{
+		&image.Process{VPID: 7, VPgrp: 7, VSession: 1}, &image.Process{VPID: 8, VPPID: 7, VPgrp: 8, VSession: 1}, &ended,
+		&image.Task{}, &image.Str{Text: "sh"}, &image.Str{Text: "no name"}, &image.Task{}, &image.Str{Text: "cat\x1b"},
+	} {
+		v.addProcess(rec)
+	}
+	var out strings.Builder
+	if err := v.writeProcesses(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := `processes:
+  PID  PARENT  GROUP  SESSION  STATE         NAME
+  7    0       7      1        lives         sh
+  8    7       8      1        lives         cat?
+  9    7       7      1        ended with 5  gone
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}

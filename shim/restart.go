@@ -68,7 +68,9 @@ Regular files are expected to be there as they were, or longer; one that is shor
 that the process was writing get back the contents that crshim checkpoint --save-files saved, with --files truncate what was written
 since is cut off, and with --files ignore they are taken as they are.
 
-The process runs, also if it was stopped when it was saved; with --stopped it waits for SIGCONT. Its children are as they were.
+The process runs, also if it was stopped when it was saved; with --stopped it waits for SIGCONT. Those that descend from it come back
+with it, as they were: running, stopped, or ended and not waited for. Either all get the process ids that they had, or all get new
+ones; with --pids keep the restart fails if they cannot be had.
 
 A container comes back as one, with namespaces and process ids of its own; --pids is not about it. Its process id is that of its first
 process.

@@ -92,7 +92,11 @@ func (r verifyReport) write(w io.Writer) error {
 
 // verify compares an image that is whole with this machine.
 func (v *inspection) verify() ([]verdict, fault.List) {
-	checks := []verdict{{Name: "structure and checksum", OK: true, Detail: fmt.Sprintf("%d records, %s", len(v.Records), byteSize(v.Size))}}
+	detail := fmt.Sprintf("%d records, %s", len(v.Records), byteSize(v.Size))
+	if n := len(v.Processes); n > 0 {
+		detail += fmt.Sprintf(", %d processes", n)
+	}
+	checks := []verdict{{Name: "structure and checksum", OK: true, Detail: detail}}
 	faults := fault.Flatten(v.machineFault())
 	machine := verdict{Name: "machine", OK: len(faults) == 0, Detail: v.machineDetail()}
 	if !machine.OK {

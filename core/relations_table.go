@@ -1,0 +1,38 @@
+package core
+
+import "github.com/crshim/crshim/core/resource"
+
+// Relation is a row of the support table: what binds the processes of a tree.
+type Relation struct {
+	Name    string
+	Support resource.Support
+	Note    string
+}
+
+// Relations is what comes back of a tree beside its processes themselves.
+var Relations = []Relation{
+	{"parents and children", resource.Full,
+		"Any depth and number, with the signal that tells of their end. Who calls checkpoint() for itself is saved alone."},
+	{"process ids", resource.Partial,
+		"All as they were, or, where one is taken or may not be chosen, all new: see --pids. restart() keeps its caller's id."},
+	{"process groups", resource.Full,
+		"Also those whose leaders have ended. The group of the first process is the restarter's, and so is that of who shared it."},
+	{"sessions", resource.Partial,
+		"The first process is in the restarter's session, as are those that shared its own. Others are led again by who led them. " +
+			"One that has lost its leader, and is not the first process's, is refused."},
+	{"zombies", resource.Partial,
+		"Number, name, group, status. What they used of the processor, their user and whether they dumped core is not kept."},
+	{"stopped processes", resource.Full,
+		"All but the first are stopped again, and their parents are told of it once more."},
+	{"shared open files, pipes, sockets, terminals", resource.Full,
+		"What several processes hold is in the image once, and is one again."},
+	{"shared and copied memory", resource.Partial,
+		"Shared memory is one again, and pages that are the same since a fork are in the image once. Refused: memory that several have " +
+			"of whom none descends from the first, unless a descriptor leads to it or it is System V shared memory."},
+	{"what clone(2) shares beside", resource.Refused,
+		"CLONE_VM without CLONE_THREAD (also a vfork whose child runs yet), CLONE_FILES and CLONE_FS between processes."},
+	{"namespaces", resource.Partial,
+		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
+	{"tracers", resource.Refused,
+		"A process of the tree that is traced is refused; so is the tree that crshim itself is in."},
+}
