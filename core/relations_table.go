@@ -15,8 +15,9 @@ var Relations = []Relation{
 		"Any depth and number, with the signal that tells of their end. Who calls checkpoint() for itself is saved alone."},
 	{"process ids", resource.Partial,
 		"All as they were, or, where one is taken or may not be chosen, all new: see --pids. restart() keeps its caller's id."},
-	{"process groups", resource.Full,
-		"Also those whose leaders have ended. The group of the first process is the restarter's, and so is that of who shared it."},
+	{"process groups", resource.Partial,
+		"Also those whose leaders have ended. The group of the first process is the restarter's, and so is that of who shared it; " +
+			"an interactive shell as the first process does not get its job control back."},
 	{"sessions", resource.Partial,
 		"The first process is in the restarter's session, as are those that shared its own. Others are led again by who led them. " +
 			"One that has lost its leader, and is not the first process's, is refused."},
