@@ -79,8 +79,9 @@ const cycles = 3
 var everyWay = flag.Bool("every-way", false, "run every scenario in every way, as every user, with every C library")
 
 // taken tells whether the nth scenario of a program is run with the ith C
-// library, the kth way and as the mth user. With glibc and as root all ways
-// are; the other combinations take turns, which differ from scenario to scenario.
+// library, the kth way and as the mth user. With glibc and as root each is, from
+// inside and from outside; the other combinations, and whether a call or the tool
+// does it, take turns, which differ from scenario to scenario.
 func taken(s scenario, n, i, k, m int) bool {
 	call := ways[k].call
 	switch {
@@ -92,8 +93,12 @@ func taken(s scenario, n, i, k, m int) bool {
 		return call == (m == 0) // what is refused is refused by the same code
 	case i > 0:
 		return (n+5*k+7*m+i)%12 == 0
+	case m > 0:
+		return (n+k)%4 == 0
+	case ways[k].flag == scenarioSelf:
+		return call == (n%2 == 0)
 	}
-	return m == 0 || (n+k)%4 == 0
+	return call == (n/2%2 == 0)
 }
 
 // TestScenarios runs the programs of scenarios/, with -every-way in all ways.
