@@ -225,7 +225,8 @@ func (b *Builder) callerCredentials() (*credentials, error) {
 	return c, nil
 }
 
-// tracesAll tells whether we may look at processes of other users.
+// tracesAll tells whether we may look at processes of other users, and at those
+// that are not dumpable.
 func tracesAll() (bool, error) {
 	own, err := procfs.Open(procfs.PID(os.Getpid()))
 	if err != nil {

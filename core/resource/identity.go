@@ -2,7 +2,6 @@ package resource
 
 import (
 	"encoding/binary"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +9,6 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/tracer"
-	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // identity is what the task is, apart from what it has: its name, and the
@@ -139,9 +137,16 @@ func (r *identityRestore) Load(b *Builder) error {
 		return badImage(fault.ImageValue, "task", "parent-death signal %d", rec.DeathSignal)
 	case rec.Dumpable > 2:
 		return badImage(fault.ImageValue, "task", "dumpable %d", rec.Dumpable)
-	case rec.Dumpable != 1 && !mayTraceUndumpable():
+	}
+	if rec.Dumpable != 1 {
 		// We could not finish what we have begun (ptrace_may_access of kernel/ptrace.c).
-		return &fault.Error{Code: fault.Identity, Object: "a process that is not dumpable", Detail: "takes CAP_SYS_PTRACE"}
+		may, err := tracesAll()
+		if err != nil {
+			return err
+		}
+		if !may {
+			return &fault.Error{Code: fault.Identity, Object: "a process that is not dumpable", Detail: "takes CAP_SYS_PTRACE"}
+		}
 	}
 	r.identityRecord = *rec
 	b.Threads[0].deathSignal, b.Threads[0].noNewPrivs = rec.DeathSignal, rec.Flags&noNewPrivs != 0
@@ -168,17 +173,4 @@ func (r *identityRestore) Commit(b *Builder, p *tracer.Program) error {
 		p.Prctl(unix.PR_SET_NO_NEW_PRIVS, tracer.Imm(1), tracer.Imm(0), tracer.Imm(0), tracer.Imm(0))
 	}
 	return nil
-}
-
-// mayTraceUndumpable tells whether we may read the memory of a process that has
-// cleared PR_SET_DUMPABLE.
-func mayTraceUndumpable() bool {
-	const capSysPtrace = 19
-	own, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return false
-	}
-	defer own.Close()
-	status, err := own.Status()
-	return err == nil && status.CapEff&(1<<capSysPtrace) != 0
 }
