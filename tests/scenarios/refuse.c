@@ -478,12 +478,6 @@ static void child_verify(int cycle)
 	child_start();
 }
 
-static void shared_setup(void)
-{
-	mapped(-1, MAP_SHARED | MAP_ANONYMOUS);
-	child_start();
-}
-
 static void shared_verify(int cycle)
 {
 	mapped_verify(cycle);
@@ -1018,8 +1012,6 @@ SCENARIOS(
 	REFUSE("semaphores-elsewhere", BOTH | ROOT, semaphores_elsewhere_setup, semaphore_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
 	REFUSE("sysv", SELF, sysv_setup, shared_verify, EOPNOTSUPP),
-	REFUSE("shared", EXTERNAL, shared_setup, shared_verify, EOPNOTSUPP),
-	REFUSE("children", EXTERNAL, child_start, child_verify, EOPNOTSUPP),
 	REFUSE("thread-apart", BOTH, thread_setup, thread_verify, EOPNOTSUPP),
 	REFUSE("posix-timer", BOTH, posix_timer_setup, NULL, EOPNOTSUPP),
 	REFUSE("cwd", BOTH, cwd_setup, NULL, EBADF),
