@@ -188,7 +188,7 @@ const workingSpace = 1 << 20
 
 // refuseSpace refuses a process that is at its limit of address space.
 func (v *View) refuseSpace() *fault.Error {
-	limit, err := procfs.LimitOf(v.PID, unix.RLIMIT_AS)
+	limit, err := v.Limit(unix.RLIMIT_AS)
 	if err != nil {
 		return &fault.Error{Code: fault.ProcUnreadable, Object: v.Name(), Err: err}
 	}
