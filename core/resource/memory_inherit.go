@@ -227,6 +227,14 @@ func (m *stagedMapping) loadInherit(b *Builder) error {
 	}
 }
 
+// inheritable tells whether one that is like the parent's may be that one.
+func (m *stagedMapping) inheritable(from *stagedMapping) bool {
+	if m.pool == 0 {
+		return m.private()
+	}
+	return !m.private() && m.more.Objref == from.more.Objref && len(m.lacks) == 0
+}
+
 // takeOver makes what the process has inherited of its parent's stage its own.
 func (r *memoryRestore) takeOver(b *Builder, m *stagedMapping) error {
 	object := fmt.Sprintf("mapping %v", m.final)
@@ -235,7 +243,7 @@ func (r *memoryRestore) takeOver(b *Builder, m *stagedMapping) error {
 		from = b.parent.mem.staged[m.final.Start]
 	}
 	if from == nil || from.final != m.final || from.vma.Flags != m.vma.Flags || from.vma.Type != m.vma.Type || from.vma.Pgoff != m.vma.Pgoff ||
-		from.path != m.path || !m.private() || m.pool != 0 || m.carried() {
+		from.path != m.path || from.pool != m.pool || m.carried() || !m.inheritable(from) {
 		return badImage(fault.ImageValue, object, "the parent has no such mapping")
 	}
 	if !b.Layout.TakeOver(from.at) {

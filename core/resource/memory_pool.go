@@ -61,6 +61,21 @@ func refusePool(v *View, m *procfs.Mapping) string {
 	return ""
 }
 
+// isSharedPool tells whether a mapping is of a nameless file of the pool.
+func isSharedPool(m *procfs.Mapping) bool {
+	return m.Perms.Shared && m.Special() == procfs.SpecialHugeTLB
+}
+
+// inheritsPool tells whether a process has shared memory of the pool just as its
+// parent does, so that it has it again when it is forked: nobody can map a part
+// of it once more (mremap(2)).
+func (t *Tree) inheritsPool(v *View, m *procfs.Mapping) bool {
+	parent := t.parents[v]
+	return parent != nil && m.Flags&procfs.VMDontCopy == 0 && slices.ContainsFunc(parent.Mappings, func(p procfs.Mapping) bool {
+		return p.Range == m.Range && rawOf(p.Flags) == rawOf(m.Flags) && mappedID(&p) == mappedID(m)
+	})
+}
+
 // poolContents returns the pages of shared memory of the pool that the image
 // must hold. Those that the process has not touched may be there all the same:
 // they are read through the file, which leaves holes alone, or where that may

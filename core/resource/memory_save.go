@@ -259,8 +259,10 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		ref, first = d.Objects.Add(object.Inode, mappedID(m))
 		more.Objref = uint32(ref)
 	}
-	if pool && !file && m.Perms.Shared {
-		ref, _ := d.Objects.Add(object.SharedMemory, mappedID(m))
+	sharedPool, firstPool := isSharedPool(m), false
+	if sharedPool {
+		var ref object.Ref
+		ref, firstPool = d.Objects.Add(object.SharedMemory, mappedID(m))
 		more.Objref, more.Size = uint32(ref), m.Len()
 	}
 	if more != (vmaMore{}) {
@@ -296,8 +298,11 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if m.Special() == procfs.SpecialVDSO {
 		return s.dumpVDSO(d, m)
 	}
+	if sharedPool && !firstPool {
+		return errors.Join(d.W.Put(0, new(inheritRecord)), d.W.EndPages())
+	}
 	pages, err := worthSaving(pagemap, m)
-	if pool && !file && m.Perms.Shared {
+	if sharedPool {
 		pages, err = poolContents(d, pagemap, m)
 	}
 	if err != nil {

@@ -314,12 +314,17 @@ func (t *Tree) sharedMemory() fault.List {
 	for _, v := range t.views {
 		for i := range v.Mappings {
 			m := &v.Mappings[i]
-			if !isSharedAnon(m) && inodeKindOf(m) == nil || open[mappedID(m)] {
+			pool := isSharedPool(m)
+			if !isSharedAnon(m) && !pool && inodeKindOf(m) == nil || open[mappedID(m)] {
 				continue
 			}
 			id := mappedID(m)
 			if first[id] == nil {
 				first[id] = v
+			}
+			if pool && first[id] != v && t.descends(v, first[id]) && !t.inheritsPool(v, m) {
+				list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m),
+					Detail: fmt.Sprintf("huge pages of %s, otherwise than its parent has them", first[id].Name())})
 			}
 			if !t.descends(v, first[id]) {
 				list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m),

@@ -64,6 +64,29 @@ static void session_setup(void)
 	grow(&loses);
 }
 
+/* Huge pages that two children share, and of which their parent has lost a part. */
+static char *huge;
+
+static void huge_child(int cycle)
+{
+	(void)cycle;
+	filled(huge, 4096, 1);
+}
+
+static const struct child uses_huge = { NULL, huge_child };
+
+static void huge_setup(void)
+{
+	share();
+	huge = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (huge == MAP_FAILED)
+		needs("huge pages (vm.nr_hugepages)");
+	fill(huge, 4096, 1);
+	grow(&uses_huge);
+	grow(&uses_huge);
+	check_eq(munmap(huge + (2 << 20), 2 << 20), 0);
+}
+
 /* One that has a network of its own. */
 static void net_begin(void)
 {
@@ -84,5 +107,6 @@ static void net_setup(void)
 SCENARIOS(
 	{ .name = "same-memory", .flags = EXTERNAL | REFUSED, .setup = vm_setup, .verify = all_verify, .refused = EOPNOTSUPP },
 	{ .name = "lost-session", .flags = EXTERNAL | REFUSED, .setup = session_setup, .verify = all_verify, .refused = EOPNOTSUPP },
+	{ .name = "huge-partly", .flags = EXTERNAL | REFUSED, .setup = huge_setup, .verify = all_verify, .refused = EOPNOTSUPP },
 	{ .name = "other-network", .flags = EXTERNAL | REFUSED, .setup = net_setup, .verify = all_verify, .refused = EPERM },
 )

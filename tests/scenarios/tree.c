@@ -260,6 +260,55 @@ static void memory_verify(int cycle)
 		check_eq(control->page[i * 64], cycle);
 }
 
+/* ---- memory of the huge page pool, shared and private ---- */
+
+enum { HUGE = 2 << 20 };
+
+static char *huge, *huge_own;
+
+static char *map_huge(int flags)
+{
+	char *p = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	if (p == MAP_FAILED)
+		needs("huge pages (vm.nr_hugepages)");
+	return p;
+}
+
+static void huge_child(int cycle)
+{
+	filled(huge, HUGE, 7);
+	check_eq(huge[HUGE + self], cycle);
+	huge[HUGE + 100 + self] = (char)(cycle + self);
+	filled(huge_own, 5000, self + 1);
+}
+
+/* Each changes what it has of its own. */
+static void huge_begin(void) { fill(huge_own, 5000, self + 1); }
+
+static const struct child uses_huge = { huge_begin, huge_child };
+
+static void huge_setup(void)
+{
+	share();
+	huge = map_huge(MAP_SHARED);
+	huge_own = map_huge(MAP_PRIVATE);
+	fill(huge, HUGE, 7);
+	fill(huge_own, 5000, 0);
+	for (int i = 0; i < 2; i++)
+		grow(&uses_huge);
+}
+
+static void huge_verify(int cycle)
+{
+	for (int i = 0; i < 2; i++)
+		huge[HUGE + i] = (char)cycle;
+	all(cycle);
+	for (int i = 0; i < 2; i++)
+		check_eq(huge[HUGE + 100 + i], cycle + i);
+	filled(huge_own, 5000, 0);
+}
+
 /* ---- open files: shared offsets, own ones, locks ---- */
 
 static int common, owned, locked;
@@ -515,6 +564,7 @@ SCENARIOS(
 	{ .name = "groups", .flags = EXTERNAL, .setup = groups_setup, .verify = groups_verify },
 	{ .name = "zombies", .flags = EXTERNAL, .setup = zombies_setup, .verify = zombies_verify },
 	{ .name = "memory", .flags = EXTERNAL, .setup = memory_setup, .verify = memory_verify },
+	{ .name = "huge", .flags = EXTERNAL, .setup = huge_setup, .verify = huge_verify },
 	{ .name = "files", .flags = EXTERNAL, .setup = files_setup, .verify = files_verify },
 	{ .name = "sockets", .flags = EXTERNAL, .setup = sockets_setup, .verify = all_verify },
 	{ .name = "deep", .flags = EXTERNAL, .setup = deep_setup, .verify = deep_verify },
