@@ -48,6 +48,10 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 	if err != nil {
 		return nil, err
 	}
+	tracees, err := resource.Tracees()
+	if err != nil {
+		return nil, err
+	}
 	var views []*resource.View
 	defer func() {
 		for _, v := range views {
@@ -74,6 +78,9 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 		}
 	}
 	checked.Name, checked.Processes = views[0].Name(), len(views)
+	for _, v := range views {
+		checked.add(v.SurveyTracing(tracees), v.PID)
+	}
 	parent := func(i int) int { return place[views[i].Stat.PPid] } // an orphan is taken for a child of the first
 	tree := resource.NewTree(views, parent)
 	if err := tree.Suppose(); err != nil {

@@ -35,5 +35,5 @@ var Relations = []Relation{
 	{"namespaces", resource.Partial,
 		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
 	{"tracers", resource.Refused,
-		"A process of the tree that is traced is refused; so is the tree that crshim itself is in."},
+		"A process of the tree that is traced, or that traces another one, wherever that is, is refused; so is the tree that crshim itself is in."},
 }

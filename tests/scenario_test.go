@@ -306,6 +306,7 @@ var refusalCodes = map[string]string{
 
 	"semaphores-elsewhere": "404",
 
+	"traces":        "015",
 	"same-memory":   "017",
 	"lost-session":  "019",
 	"other-network": "020",

@@ -78,6 +78,7 @@ var Parts = []*Part{
 	&sandbox,
 	&clocks,
 	&cpu,
+	&tracing,
 }
 
 // Records returns the rows that all resources add to the image format.

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -952,6 +953,23 @@ static void sandbox_setup(void)
 	check_eq(syscall(SYS_seccomp, 1, 0, &program), 0);
 }
 
+/* It goes on as a child of itself, and traces the parent, which is of no tree of its own. */
+static void traces_setup(void)
+{
+	pid_t parent = getpid(), pid = fork();
+	int status;
+
+	check(pid >= 0);
+	if (pid) {
+		check_eq(waitpid(pid, &status, 0), pid);
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 96);
+	}
+	check_eq(prctl(PR_SET_PDEATHSIG, SIGKILL), 0);
+	check_eq(getppid(), parent);
+	if (ptrace(PTRACE_SEIZE, parent, NULL, NULL))
+		needs("permission to trace a parent");
+}
+
 SCENARIOS(
 	REFUSE("pipe", SELF, pipe_setup, pipe_verify, EBADF),
 	{ "pipe-image", SELF | REFUSED, image_setup, NULL, image_point, EBADF },
@@ -1016,4 +1034,5 @@ SCENARIOS(
 	REFUSE("posix-timer", BOTH, posix_timer_setup, NULL, EOPNOTSUPP),
 	REFUSE("cwd", BOTH, cwd_setup, NULL, EBADF),
 	REFUSE("aio", BOTH, aio_setup, NULL, EOPNOTSUPP),
+	REFUSE("traces", BOTH, traces_setup, NULL, EOPNOTSUPP),
 )
