@@ -18,7 +18,7 @@ func (r *restart) end() error {
 	for i := range r.forest.ended {
 		z := &r.forest.ended[i]
 		parent := r.plants[z.parent]
-		child, err := r.fork(parent, z.VPID, unix.Signal(z.ExitSignal))
+		child, err := r.fork(parent, z.VPID, unix.Signal(z.ExitSignal), 0)
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ func (c *checkpoint) writeForest(w *image.Writer) error {
 		if i == 0 {
 			rec.VPPID = 0
 		}
+		rec.Shares = c.tree.Shares(m.view)
 		if err := w.Put(0, &rec); err != nil {
 			return err
 		}
@@ -114,7 +115,8 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		i := len(f.living)
 		_, taken := place[rec.VPID]
 		switch {
-		case rec.VPID <= 0 || taken, known != (i > 0), rec.VPgrp < 0, rec.VSession < 0, rec.ExitSignal < 0 || rec.ExitSignal > 64:
+		case rec.VPID <= 0 || taken, known != (i > 0), rec.VPgrp < 0, rec.VSession < 0, rec.ExitSignal < 0 || rec.ExitSignal > 64,
+			rec.Shares&^image.SharesMask != 0, rec.Shares != 0 && (!known || rec.State == image.ProcessEnded):
 			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
 		case rec.State == image.ProcessEnded && endedBefore[rec.VPID]:
 			return nil, badForest("process %d ended twice", rec.VPID)

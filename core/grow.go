@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/resource"
 	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
@@ -37,7 +38,7 @@ func (r *restart) load(p *plant) (err error) {
 	p.builder.XstateSize = int(r.fpu.XstateSize)
 	p.builder.Policy, p.builder.Warn = r.policy, r.warn
 	if p.parent >= 0 {
-		p.builder.Inherit(r.plants[p.parent].builder)
+		p.builder.Inherit(r.plants[p.parent].builder, p.Shares)
 	}
 	return p.builder.Load()
 }
@@ -62,7 +63,7 @@ func (r *restart) grow() error {
 		}
 		p := &plant{process: proc}
 		var err error
-		if p.tracee, err = r.fork(parent, proc.Process.VPID, unix.Signal(proc.ExitSignal)); err != nil {
+		if p.tracee, err = r.fork(parent, proc.Process.VPID, unix.Signal(proc.ExitSignal), together(proc.Shares)); err != nil {
 			return err
 		}
 		r.plants = append(r.plants, p)
@@ -90,17 +91,28 @@ func (r *restart) expectChildren() error {
 	return r.plants[0].builder.ExpectChildren(signals)
 }
 
-// fork has a staged process make a child.
-func (r *restart) fork(parent *plant, number int32, signal unix.Signal) (*tracer.Tracee, error) {
+// together turns image.Process.Shares into flags of clone(2).
+func together(shares uint32) (flags uint64) {
+	if shares&image.SharesFiles != 0 {
+		flags |= unix.CLONE_FILES
+	}
+	if shares&image.SharesFS != 0 {
+		flags |= unix.CLONE_FS
+	}
+	return flags
+}
+
+// fork has a staged process make a child, with flags of clone(2).
+func (r *restart) fork(parent *plant, number int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
 	var tid procfs.PID
 	if r.numbers {
 		tid = procfs.PID(number)
 	}
-	child, err := parent.remote.Fork(tid, signal)
+	child, err := parent.remote.Fork(tid, signal, flags)
 	if errors.Is(err, unix.EEXIST) && !r.keepPIDs {
 		// Somebody was faster, or it is that of a process group or a session.
 		r.warn("process id %d is taken: the process gets another one", number)
-		child, err = parent.remote.Fork(0, signal)
+		child, err = parent.remote.Fork(0, signal, flags)
 	}
 	switch {
 	case errors.Is(err, unix.EEXIST):
@@ -232,7 +244,7 @@ func (p *plant) join(group uint64) error {
 // found makes a group whose leader is no more, by one who ends again when the
 // process has joined him.
 func (r *restart) found(p *plant) (group uint64, err error) {
-	leader, err := r.fork(p, p.VPgrp, 0)
+	leader, err := r.fork(p, p.VPgrp, 0, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -30,8 +30,9 @@ var Relations = []Relation{
 	{"shared and copied memory", resource.Partial,
 		"Shared memory is one again, and pages that are the same since a fork are in the image once. Refused: memory that several have " +
 			"of whom none descends from the first, unless a descriptor leads to it or it is System V shared memory."},
-	{"what clone(2) shares beside", resource.Refused,
-		"CLONE_VM without CLONE_THREAD (also a vfork whose child runs yet), CLONE_FILES and CLONE_FS between processes."},
+	{"what clone(2) shares beside", resource.Partial,
+		"A descriptor table (CLONE_FILES), and working directory, root and umask (CLONE_FS), that a process has together with its parent. " +
+			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD (also a vfork whose child runs yet)."},
 	{"namespaces", resource.Partial,
 		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
 	{"tracers", resource.Refused,

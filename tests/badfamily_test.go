@@ -86,8 +86,8 @@ func TestBadFamilyValues(t *testing.T) {
 			rec := raw.find(image.KindProcess, nth)
 			return rec, rec.Value.(*image.Process)
 		}
-		const vpid, vppid, vpgrp, vsession, state, exitCode, exitSignal = 0, 4, 8, 12, 16, 20, 24
-		_, root := process(0)
+		const vpid, vppid, vpgrp, vsession, state, exitCode, exitSignal, shares = 0, 4, 8, 12, 16, 20, 24, 44
+		first, root := process(0)
 		child, second := process(1)
 		last, ended := process(4)
 		if ended.State != image.ProcessEnded || second.VPPID != root.VPID {
@@ -108,6 +108,10 @@ func TestBadFamilyValues(t *testing.T) {
 		for _, status := range []int32{int32(unix.SIGSTOP), int32(unix.SIGCHLD), int32(unix.SIGTSTP), 65, 0x7f, 0xffff, -1} {
 			patch(fmt.Sprintf("ended with %#x", status), last, exitCode, u32(status), unix.EINVAL)
 		}
+		patch("shares what nobody can", child, shares, u32(8), unix.EINVAL)
+		patch("shares the table that it has its own of", child, shares, u32(image.SharesFiles), unix.EINVAL)
+		patch("one that has ended shares", last, shares, u32(image.SharesFS), unix.EINVAL)
+		patch("the first one shares", first, shares, u32(image.SharesFS), unix.EINVAL)
 		patch("a group that cannot be", child, vpgrp, u32(-5), unix.EINVAL)
 		patch("a session that cannot be", child, vsession, u32(-5), unix.EINVAL)
 

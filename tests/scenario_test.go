@@ -309,6 +309,7 @@ var refusalCodes = map[string]string{
 	"traces":        "015",
 	"same-memory":   "017",
 	"lost-session":  "019",
+	"parent-left":   "409",
 	"other-network": "020",
 
 	"terminal":         "257",

@@ -292,15 +292,15 @@ func TestFork(t *testing.T) {
 		before, err := b.maps()
 		must(t, err)
 		must(t, b.Inject(InjectOptions{}, func(r *Remote) error {
-			_, err = r.Fork(TID(unix.Getpid()), unix.SIGCHLD)
+			_, err = r.Fork(TID(unix.Getpid()), unix.SIGCHLD, 0)
 			is(t, err, unix.EEXIST)
-			_, err = r.Fork(1<<30, unix.SIGCHLD)
+			_, err = r.Fork(1<<30, unix.SIGCHLD, 0)
 			is(t, err, unix.EINVAL)
 			p := r.Program()
 			p.Prctl(unix.PR_SET_NAME, Ptr(p.String("parent")))
 			must(t, p.Run())
 			for tid, signal := range map[TID]unix.Signal{0: 0, number: unix.SIGCHLD} {
-				c, err := r.Fork(tid, signal)
+				c, err := r.Fork(tid, signal, 0)
 				must(t, err)
 				if tid != 0 {
 					equal(t, "number", c.TID(), tid)

@@ -34,7 +34,9 @@ func (a *cloneArgs) encode() []byte {
 // memory as it is now but for our scratch memory, with its descriptors, stopped
 // where the process itself was stopped, and with the state that it goes back to.
 // Its number in the innermost namespace is tid, or any if tid is 0 (clone3(2),
-// set_tid). At its end the parent gets the signal, 0 for none.
+// set_tid). At its end the parent gets the signal, 0 for none. Of the flags of
+// clone(2) it may have CLONE_FILES and CLONE_FS in common with the process: what
+// it does to the descriptors is then done to both.
 //
 // Until it is detached the child ends when we do, by ExitKill; the caller has to
 // kill it if fn fails. An undo call of the parent reaps it.
@@ -42,18 +44,18 @@ func (a *cloneArgs) encode() []byte {
 // The error wraps EEXIST if the number is taken (also as a process group or
 // session), EPERM if we may not choose, EINVAL if it is out of range, EAGAIN if
 // there are too many processes.
-func (r *Remote) Fork(tid TID, signal unix.Signal) (*Tracee, error) {
+func (r *Remote) Fork(tid TID, signal unix.Signal, flags uint64) (*Tracee, error) {
 	if err := r.ready(); err != nil {
 		return nil, err
 	}
-	child, err := r.fork(tid, signal)
+	child, err := r.fork(tid, signal, flags)
 	if err != nil {
 		return nil, fmt.Errorf("fork task %d: %w", r.e.tid, err)
 	}
 	return child, nil
 }
 
-func (r *Remote) fork(tid TID, signal unix.Signal) (child *Tracee, err error) {
+func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Tracee, err error) {
 	e := r.e
 	e.events = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK // the latter if the signal is SIGCHLD
 	defer func() {
@@ -68,7 +70,7 @@ func (r *Remote) fork(tid TID, signal unix.Signal) (child *Tracee, err error) {
 	p := r.Program()
 	// If we are gone before we have it, it finds nothing to do but to end.
 	end := p.Bytes(words(0, 0, uint64(r.at.code.Start+stubEnded)))
-	args := cloneArgs{exitSignal: uint64(signal), stack: uint64(end), stackSize: 16}
+	args := cloneArgs{flags: flags, exitSignal: uint64(signal), stack: uint64(end), stackSize: 16}
 	if tid != 0 {
 		args.setTID, args.setTIDSize = uint64(p.Bytes(words(uint64(tid)))), 1
 	}

@@ -126,7 +126,7 @@ var scenarios = map[string]func(*Tracee) error{
 func init() {
 	scenarios["fork"] = func(e *Tracee) error {
 		err := e.Inject(InjectOptions{}, func(r *Remote) error {
-			c, err := r.Fork(0, unix.SIGCHLD)
+			c, err := r.Fork(0, unix.SIGCHLD, 0)
 			if err != nil {
 				return err
 			}

@@ -71,13 +71,20 @@ type Process struct {
 	ExitCode   int32    `doc:"of one that has ended, as wait(2) gives it"`
 	ExitSignal int32    `doc:"signal to the parent at its end, 0 for none"`
 	Name       [16]byte `doc:"command name of one that has ended"`
-	_          [4]byte
+	Shares     uint32   `fmt:"flags" flags:"1=FILES 2=FS" doc:"what it has together with its parent: FILES the descriptor table, FS working directory, root and umask (clone(2))"`
 }
 
 // Values of Process.State.
 const (
 	ProcessLives = 0
 	ProcessEnded = 1
+)
+
+// Bits of Process.Shares.
+const (
+	SharesFiles = 1 << 0
+	SharesFS    = 1 << 1
+	SharesMask  = SharesFiles | SharesFS
 )
 
 // Container says in what namespaces the processes are, if the first one is also

@@ -65,6 +65,7 @@ type Builder struct {
 	sched     callerScheduling
 	sandbox   loadedSandbox
 	parent    *Builder       // from whose stage it was forked, nil for the first
+	shares    uint32         // what it has together with that one, image.SharesMask
 	lasting   []procfs.Range // what undo calls read; the commit unmaps it
 	stopped   bool           // it is to be stopped, as by SIGSTOP
 	queued    uint64         // signals to be pending
@@ -113,8 +114,13 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 	return b, b.undoStage()
 }
 
-// Inherit has the builder of a child find what its parent has staged.
-func (b *Builder) Inherit(parent *Builder) {
+// Inherit has the builder of a child find what its parent has staged, and what it
+// has together with it (image.Process.Shares). That is the parent's to bring back,
+// whose commit comes later: the child has nothing of it by itself.
+func (b *Builder) Inherit(parent *Builder, shares uint32) {
+	if b.shares = shares; shares&image.SharesFiles != 0 {
+		b.fds.numbering = parent.fds.numbering
+	}
 	b.Objects = parent.Objects.Child()
 	b.Policy.Descriptors, b.Policy.Stopped = nil, false // of the first process alone
 	b.parent = parent

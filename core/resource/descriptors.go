@@ -17,7 +17,13 @@ import (
 // number, is known in advance; that lets thousands of files be opened by one
 // program. Each foreseen number is confirmed when the program has run.
 type descriptors struct {
-	own     []int32 // what the caller had open, ascending
+	own []int32 // what the caller had open, ascending
+	*numbering
+}
+
+// numbering is of a table, which may be that of several processes that are being
+// rebuilt: only one of them works at a time.
+type numbering struct {
 	open    map[int32]bool
 	lowest  int32 // no number below it is free
 	high    int32 // where numbers that nobody wants begin
@@ -34,7 +40,7 @@ type foreseen struct {
 type interval struct{ first, last int32 }
 
 func newDescriptors(v *View, image tracer.FD) *descriptors {
-	d := &descriptors{open: make(map[int32]bool)}
+	d := &descriptors{numbering: &numbering{open: make(map[int32]bool)}}
 	for _, f := range v.FDs {
 		d.own = append(d.own, f.Number)
 	}

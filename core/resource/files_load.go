@@ -46,6 +46,9 @@ func (r *filesRestore) Load(b *Builder) error {
 	if err != nil {
 		return err
 	}
+	if b.shares&image.SharesFiles != 0 && table.NFDs != 0 {
+		return badImage(fault.ImageValue, "descriptor table", "%d descriptors in one that is the parent's", table.NFDs)
+	}
 	if err := b.allowFiles(uint64(table.NFDs), fmt.Sprintf("%d descriptors", table.NFDs)); err != nil {
 		return err
 	}
@@ -267,9 +270,11 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 		}
 	}
 	r.rewatch(p)
-	for fd := range b.fds.open {
-		if !final[fd] {
-			p.Close(tracer.FD(fd))
+	if b.shares&image.SharesFiles == 0 { // else the parent closes what we have opened
+		for fd := range b.fds.open {
+			if !final[fd] {
+				p.Close(tracer.FD(fd))
+			}
 		}
 	}
 	r.commitAttached(p, moved)

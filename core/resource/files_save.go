@@ -65,6 +65,9 @@ func (v *View) hasOpen(f *procfs.FD) bool {
 }
 
 func (*filesSave) Dump(s *Saver) error {
+	if s.tree.Shares(s.View)&image.SharesFiles != 0 {
+		return s.W.Put(s.vpid(), new(image.Files)) // its parent has written them
+	}
 	if err := s.W.Put(s.vpid(), &image.Files{NFDs: uint32(len(s.FDs) - len(s.unix.extra))}); err != nil {
 		return err
 	}

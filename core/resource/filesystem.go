@@ -82,11 +82,14 @@ func (r *filesystemRestore) Load(b *Builder) error {
 	if err != nil {
 		return err
 	}
-	if err := b.useRoot(root.Path); err != nil {
-		return err
-	}
 	cwd, _, err := image.Expect[cwdRecord](b.R)
 	if err != nil {
+		return err
+	}
+	if b.shares&image.SharesFS != 0 {
+		return nil // the parent brings it back
+	}
+	if err := b.useRoot(root.Path); err != nil {
 		return err
 	}
 	r.cwd, err = b.openFile(cwd.Path, unix.O_PATH|unix.O_DIRECTORY, fault.Directory)
@@ -102,6 +105,9 @@ func (r *filesystemRestore) Load(b *Builder) error {
 }
 
 func (r *filesystemRestore) Commit(b *Builder, p *tracer.Program) error {
+	if b.shares&image.SharesFS != 0 {
+		return nil
+	}
 	if b.rootFile != nil {
 		p.Fchdir(b.rootFile.fd)
 		p.Chroot(".")

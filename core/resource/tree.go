@@ -27,6 +27,7 @@ type Tree struct {
 	files   *object.Files[holder]
 	same    map[holder]holder // the first descriptor with the same open file
 	shared  map[inodeID]*sharedObject
+	shares  map[*View]uint32 // with its parent, image.SharesMask; once the relations have been looked at
 
 	supposed map[inodeID]bool // files that the root would have been given
 	savers   map[*View]*Saver
@@ -267,39 +268,11 @@ func (t *Tree) SurveyEach() []fault.List {
 
 // SurveyRelations returns what stands between them.
 func (t *Tree) SurveyRelations() fault.List {
+	list := t.outward()
 	if len(t.views) == 1 {
-		return nil
+		return list
 	}
-	return append(t.apart(), t.sharedMemory()...)
-}
-
-// apart refuses what processes share otherwise than by inheritance: memory,
-// descriptor tables, directories (clone(2)).
-func (t *Tree) apart() fault.List {
-	const kcmpVM = 1
-	var list fault.List
-	for _, of := range []struct {
-		kind int
-		code fault.Code
-	}{{kcmpVM, fault.MemoryTasks}, {kcmpFiles, fault.TableShared}, {kcmpFS, fault.FSShared}} {
-		order := slices.Clone(t.views)
-		var failed error
-		compare := func(a, b *View) int {
-			n, err := kcmp(a.PID, b.PID, of.kind, 0, 0)
-			failed = errors.Join(failed, err)
-			return n
-		}
-		slices.SortFunc(order, compare)
-		for i := 1; i < len(order) && failed == nil; i++ {
-			if compare(order[i-1], order[i]) == 0 {
-				list = append(list, &fault.Error{Code: of.code, Object: order[i].Name(), Detail: "with " + order[i-1].Name()})
-			}
-		}
-		if failed != nil {
-			list = append(list, &fault.Error{Code: fault.NoKcmp, Object: t.views[0].Name(), Err: failed})
-		}
-	}
-	return list
+	return slices.Concat(list, t.together(), t.sharedMemory())
 }
 
 // sharedMemory refuses memory that several have of which none is an ancestor of

@@ -1,0 +1,181 @@
+/*
+ * common.c - processes that have more together than a child has of its parent:
+ * descriptors and directories, as by clone(2).
+ */
+#include "tree.h"
+
+#include <sched.h>
+#include <sys/socket.h>
+
+/* cloned is grow with flags of clone(2). */
+static int cloned(const struct child *c, unsigned long flags)
+{
+	int n = atomic_fetch_add(&control->count, 1);
+	pid_t parent = getpid(), pid;
+
+	check(n < MOST);
+	pid = (pid_t)syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, NULL, 0UL);
+	check(pid >= 0);
+	if (pid == 0) {
+		self = n;
+		obey(c, parent);
+	}
+	await(&control->of[n].done, 1);
+	return n;
+}
+
+/* ---- one table of descriptors, or one working directory, or both, or neither ---- */
+
+static const char *dirs[] = { "one", "two", "three", "four", "five" };
+
+/* put_there opens a file at a number that all can know. */
+static void put_there(int fd, const char *name)
+{
+	int at = open(path(name, -1), O_RDWR | O_CREAT, 0600);
+
+	check(at >= 0);
+	if (at == fd)
+		return;
+	check_eq(dup3(at, fd, O_CLOEXEC), fd);
+	check_eq(close(at), 0);
+}
+
+static int is_open(int fd) { return fcntl(fd, F_GETFD) >= 0; }
+
+static void stands_in(const char *name)
+{
+	char now[4096], *last;
+
+	check(getcwd(now, sizeof(now)) != NULL);
+	last = strrchr(now, '/');
+	check(last && !strcmp(last + 1, name));
+}
+
+enum { FIRST = 40, TABLE = 41, ALONE = 42, BELOW = 43 };
+
+/* A lock is the table's. */
+static void lock_it(int fd)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	check_eq(fcntl(fd, F_SETLK, &whole), 0);
+}
+
+static int locked_out(int fd)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	check_eq(fcntl(fd, F_GETLK, &whole), 0);
+	return whole.l_type != F_UNLCK;
+}
+
+/* Who has the table sees what the first one has opened, and the other way round. */
+static void table_setup(void) { put_there(TABLE, "table"); lock_it(TABLE); }
+
+static void table_verify(int cycle)
+{
+	check(is_open(FIRST) && is_open(TABLE) && !is_open(ALONE) && is_open(BELOW));
+	check(!locked_out(TABLE));
+	stands_in("one"); /* and has a directory of its own */
+	check_eq(fcntl(TABLE, F_SETFD, cycle & 1 ? 0 : FD_CLOEXEC), 0);
+	check_eq(dup2(FIRST, 100 + cycle), 100 + cycle);
+}
+
+/* A child of that one, of the same table and of another directory than anybody. */
+static void below_setup(void)
+{
+	put_there(BELOW, "below");
+	check_eq(chdir(path("three", -1)), 0);
+}
+
+static void below_verify(int cycle)
+{
+	(void)cycle;
+	check(is_open(FIRST) && is_open(TABLE) && is_open(BELOW));
+	stands_in("three");
+}
+
+/* Who has the directories stands where the first one stands, and has descriptors of its own. */
+static void place_setup(void)
+{
+	check_eq(close(FIRST), 0);
+	put_there(ALONE, "alone");
+	check_eq(chdir(path("two", -1)), 0);
+	umask(027);
+}
+
+static void place_verify(int cycle)
+{
+	int fd = open(path("table", -1), O_RDWR);
+
+	check(fd >= 0 && locked_out(fd));
+	check_eq(close(fd), 0);
+	check(!is_open(FIRST) && is_open(ALONE));
+	stands_in(cycle == 1 ? "two" : dirs[cycle]);
+	check_eq(chdir(path(dirs[cycle + 1], -1)), 0);
+	check_eq(umask(020 + cycle), cycle == 1 ? 027 : 020 + cycle - 1);
+}
+
+static const struct child below = { below_setup, below_verify }, place = { place_setup, place_verify };
+
+static void table_and_child(void)
+{
+	table_setup();
+	cloned(&below, CLONE_FILES);
+}
+
+static const struct child table = { table_and_child, table_verify };
+
+static void both_verify(int cycle)
+{
+	(void)cycle;
+	check(is_open(FIRST) && is_open(TABLE));
+}
+
+static const struct child both = { NULL, both_verify };
+
+static void common_setup(void)
+{
+	share();
+	for (int i = 0; i < 5; i++)
+		check(!mkdir(path(dirs[i], -1), 0700) || errno == EEXIST);
+	check_eq(chdir(path("one", -1)), 0);
+	put_there(FIRST, "first");
+	cloned(&table, CLONE_FILES);
+	cloned(&place, CLONE_FS);
+	cloned(&both, CLONE_FILES | CLONE_FS);
+	check(is_open(TABLE) && is_open(BELOW) && !is_open(ALONE));
+	stands_in("two");
+}
+
+static void common_verify(int cycle)
+{
+	check(is_open(TABLE) && is_open(BELOW) && !is_open(ALONE));
+	check_eq(lseek(FIRST, 0, SEEK_CUR), 0);
+	all(cycle);
+	/* What the children did is done to the parent, too. */
+	check_eq(fcntl(TABLE, F_GETFD), cycle & 1 ? 0 : FD_CLOEXEC);
+	check(is_open(100 + cycle));
+	stands_in(dirs[cycle + 1]);
+	check_eq(umask(020 + cycle), 020 + cycle);
+	check_eq(control->of[0].ppid, getpid());
+}
+
+/* ---- what no fork brings about again ---- */
+
+static const struct child plain;
+
+static void left_setup(void)
+{
+	share();
+	cloned(&plain, CLONE_FS);
+	cloned(&plain, CLONE_FS);
+	check_eq(unshare(CLONE_FS), 0);
+}
+
+static void left_verify(int cycle) { all(cycle); }
+
+SCENARIOS(
+	{ .name = "common", .flags = EXTERNAL, .setup = common_setup, .verify = common_verify },
+	{ .name = "parent-left", .flags = EXTERNAL | REFUSED, .setup = left_setup, .verify = left_verify, .refused = EOPNOTSUPP },
+)
