@@ -32,7 +32,8 @@ var Relations = []Relation{
 			"of whom none descends from the first, unless a descriptor leads to it or it is System V shared memory."},
 	{"what clone(2) shares beside", resource.Partial,
 		"A descriptor table (CLONE_FILES), and working directory, root and umask (CLONE_FS), that a process has together with its parent. " +
-			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD (also a vfork whose child runs yet)."},
+			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD. The child of a vfork is waited for, " +
+			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
 		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
 	{"tracers", resource.Refused,

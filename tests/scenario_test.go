@@ -310,6 +310,7 @@ var refusalCodes = map[string]string{
 	"same-memory":   "017",
 	"lost-session":  "019",
 	"parent-left":   "409",
+	"vfork-stopped": "023",
 	"other-network": "020",
 
 	"terminal":         "257",

@@ -24,6 +24,7 @@ const (
 	OtherNamespaces   Code = 1020
 	TreeChanging      Code = 1021
 	TooManyTasks      Code = 1022
+	InVfork           Code = 1023
 	OwnTree           Code = 1027
 )
 
@@ -38,7 +39,7 @@ var tasks = []Entry{
 		"A process has one tracer at a time, and a debugger or strace is attached already.",
 		"Detach the other tracer; its number is in TracerPid of /proc/PID/status."},
 	{DidNotStop, unix.EBUSY, "cannot save {the process}: it did not stop in time",
-		"A process stops only when it leaves an uninterruptible wait (state D), such as one on a dead network file system, or a vfork that waits for its child.",
+		"A process stops only when it leaves an uninterruptible wait (state D), such as one on a dead network file system.",
 		"Wait until it leaves that state and save it again; nothing was changed."},
 	{OtherArchitecture, unix.EOPNOTSUPP, "cannot save {the process}: it runs code of another architecture",
 		"Only x86-64 programs are saved. A 32-bit (i386) or x32 program has another register and memory layout.",
@@ -88,6 +89,9 @@ var tasks = []Entry{
 	{TooManyTasks, unix.EOPNOTSUPP, "cannot save {the process}: its tree is too large",
 		"The number of processes exceeds what one image holds.",
 		"Save parts of the tree one by one."},
+	{InVfork, unix.EBUSY, "cannot save {the process}: it waits in vfork",
+		"A process that has called vfork, or posix_spawn, cannot be stopped before its child executes a program or ends. It is waited for, but this child does not come so far: it is stopped itself, or waits for something.",
+		"Continue the child (kill -CONT), or end it, and save again; nothing was changed."},
 	{OwnTree, unix.EDEADLK, "cannot save {the process}: crshim itself is among its processes",
 		"All processes of a tree stand still while they are saved, and crshim, which saves them, descends from this one.",
 		"Run crshim from another shell, or have a program below crshim run make the call: its supervisor is outside of the tree of its command."},

@@ -22,6 +22,9 @@ const ERESTARTNOINTR = unix.Errno(513)
 // sleep do not; a minute of a hung network mount must not hang the caller.
 const stopTimeout = 10 * time.Second
 
+// inVforkFrom is from which wait on it is looked why a task does not stop.
+const inVforkFrom = 64 * time.Millisecond
+
 // ErrAnswered says that a waiting call was already answered.
 var ErrAnswered = errors.New("call already answered")
 
@@ -144,7 +147,16 @@ func waitStopped(e *tracer.Tracee, nudge func() error) error {
 			if err := nudge(); err != nil {
 				return err
 			}
+			if wait < inVforkFrom {
+				continue
+			}
+			if err := inVfork(e.TID(), false); err != nil {
+				return err
+			}
 		case errors.Is(err, tracer.ErrTimeout):
+			if err := inVfork(e.TID(), true); err != nil {
+				return err
+			}
 			return &fault.Error{Code: fault.DidNotStop, Object: fmt.Sprintf("pid %d", e.TID()), Err: err}
 		case err != nil:
 			return fmt.Errorf("wait for task %d to stop: %w", e.TID(), err)

@@ -128,7 +128,11 @@ func (f *Frozen) Thaw() error {
 		if e == f.Caller {
 			continue
 		}
-		if err := e.Detach(0); err != nil && !errors.Is(err, tracer.ErrGone) {
+		err := e.Detach(0)
+		if errors.Is(err, tracer.ErrRunning) {
+			continue // it did not stop in time, and is let go with the tracer
+		}
+		if err != nil && !errors.Is(err, tracer.ErrGone) {
 			errs = append(errs, fmt.Errorf("thaw task %d: %w", e.TID(), err))
 		}
 	}

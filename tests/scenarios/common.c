@@ -4,8 +4,10 @@
  */
 #include "tree.h"
 
+#include <dirent.h>
+#include <pthread.h>
 #include <sched.h>
-#include <sys/socket.h>
+#include <sys/wait.h>
 
 /* cloned is grow with flags of clone(2). */
 static int cloned(const struct child *c, unsigned long flags)
@@ -161,6 +163,99 @@ static void common_verify(int cycle)
 	check_eq(control->of[0].ppid, getpid());
 }
 
+/* ---- children of vfork, at any moment of their short life ---- */
+
+static atomic_int spawned;
+
+static void *spawning(void *unused)
+{
+	for (;;) {
+		int status;
+		pid_t pid = vfork();
+
+		if (!pid) {
+			syscall(SYS_nanosleep, &(struct timespec){ .tv_nsec = 20000000 }, NULL);
+			_exit(3 + spawned % 50);
+		}
+		check(pid > 0);
+		check(waitpid(-1, &status, 0) > 0); /* its number may be another one by now */
+		check_eq(WEXITSTATUS(status), 3 + spawned % 50);
+		atomic_fetch_add(&spawned, 1);
+	}
+	return unused;
+}
+
+static void vfork_setup(void)
+{
+	pthread_t t;
+
+	check_eq(pthread_create(&t, NULL, spawning, NULL), 0);
+}
+
+static void vfork_verify(int cycle)
+{
+	int before = spawned;
+
+	(void)cycle;
+	await(&spawned, before + 3);
+}
+
+/* other_thread is the only one beside the first. */
+static int other_thread(void)
+{
+	struct dirent *entry;
+	DIR *dir = opendir("/proc/self/task");
+	int tid = 0;
+
+	check(dir != NULL);
+	while ((entry = readdir(dir)))
+		if (atoi(entry->d_name) > 0 && atoi(entry->d_name) != getpid())
+			tid = atoi(entry->d_name);
+	check_eq(closedir(dir), 0);
+	return tid;
+}
+
+/* One that never comes so far. */
+static void *held(void *unused)
+{
+	pid_t pid = vfork();
+
+	if (!pid) {
+		syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		syscall(SYS_kill, syscall(SYS_getpid), SIGSTOP);
+		_exit(1);
+	}
+	fail("vfork returned %d", pid);
+	return unused;
+}
+
+static void held_setup(void)
+{
+	char name[64], state = 0;
+	pthread_t t;
+	FILE *f;
+
+	check_eq(pthread_create(&t, NULL, held, NULL), 0);
+	/* Its child is stopped once it is there and has slept for long enough. */
+	for (int i = 0; state != 'T' && i < 10000; i++) {
+		int pid = 0;
+
+		usleep(1000);
+		snprintf(name, sizeof(name), "/proc/self/task/%d/children", other_thread());
+		if ((f = fopen(name, "r"))) {
+			if (fscanf(f, "%d", &pid) != 1)
+				pid = 0;
+			fclose(f);
+		}
+		snprintf(name, sizeof(name), "/proc/%d/stat", pid);
+		if (pid && (f = fopen(name, "r"))) {
+			check_eq(fscanf(f, "%*d %*s %c", &state), 1);
+			fclose(f);
+		}
+	}
+	check_eq(state, 'T');
+}
+
 /* ---- what no fork brings about again ---- */
 
 static const struct child plain;
@@ -177,5 +272,7 @@ static void left_verify(int cycle) { all(cycle); }
 
 SCENARIOS(
 	{ .name = "common", .flags = EXTERNAL, .setup = common_setup, .verify = common_verify },
+	{ .name = "vfork", .flags = EXTERNAL | BARE, .setup = vfork_setup, .verify = vfork_verify },
+	{ .name = "vfork-stopped", .flags = EXTERNAL | BARE | REFUSED, .setup = held_setup, .refused = EBUSY },
 	{ .name = "parent-left", .flags = EXTERNAL | REFUSED, .setup = left_setup, .verify = left_verify, .refused = EOPNOTSUPP },
 )
