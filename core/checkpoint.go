@@ -97,6 +97,7 @@ type checkpoint struct {
 	members []*member      // of the tree, the root first
 	tree    *resource.Tree
 	within  *Container // nil if the tree is none
+	ipc     *resource.IPC
 	bytes   int64
 	asleep  map[procfs.PID]resource.Asleep
 }
@@ -359,9 +360,6 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, c.tree.Close()) }()
-	if err := c.askContainer(); err != nil {
-		return err
-	}
 	in := readback(c.req.Out)
 	if in != nil {
 		defer func() { _ = in.Close() }() // only read from
@@ -376,6 +374,9 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 		if err := m.saver.Ask(); err != nil {
 			return err
 		}
+	}
+	if err := c.askContainer(); err != nil {
+		return err
 	}
 	if err := c.writeHead(w); err != nil {
 		return err

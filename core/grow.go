@@ -40,6 +40,12 @@ func (r *restart) load(p *plant) (err error) {
 	if p.parent >= 0 {
 		p.builder.Inherit(r.plants[p.parent].builder, p.Shares)
 	}
+	if p.parent < 0 && r.within != nil {
+		// By restart(2) it comes into namespaces that stay as they are.
+		if err := p.builder.LoadIPC(r.blank); err != nil {
+			return err
+		}
+	}
 	return p.builder.Load()
 }
 

@@ -54,10 +54,10 @@ func (c *checkpoint) writeHead(w *image.Writer) error {
 	if err := w.Raw(image.EncodePIDs(pids)); err != nil {
 		return err
 	}
-	if err := c.writeForest(w); err != nil || c.within == nil {
+	if err := c.writeForest(w); err != nil {
 		return err
 	}
-	return w.Put(0, c.within.record())
+	return c.writeContainer(w)
 }
 
 func newHead() (*image.Head, error) {

@@ -36,6 +36,9 @@ var Relations = []Relation{
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
 		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
+	{"IPC objects of a container", resource.Partial,
+		"System V shared memory, semaphores, message queues and POSIX message queues with what is in them, and the limits of the namespace. " +
+			"Makers, times and last users of the objects are lost; huge pages and mq_notify(3) are refused."},
 	{"tracers", resource.Refused,
 		"A process of the tree that is traced, or that traces another one, wherever that is, is refused; so is the tree that crshim itself is in."},
 }

@@ -27,7 +27,7 @@ struct first {
 	int init;           // descriptor of the init program, -1: the stage is the first process
 	int reports;        // eventfd of the init
 	int session;        // it leads a session of its own
-	int keep_caps;      // the stage has all capabilities, although it is not user 0
+	int keep_caps;      // the stage and the init have all capabilities, although they are not user 0
 	int pidfd;          // result: of the first process
 };
 
@@ -104,15 +104,6 @@ static int keep_capabilities(void)
 	return 0;
 }
 
-static void drop_capabilities(void)
-{
-	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	struct __user_cap_data_struct none[2] = { { 0 } };
-
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	syscall(SYS_capset, &head, none);
-}
-
 // The first process of the container, a copy of a process with threads: nothing but system calls. Single-threaded as it is,
 // the process that it forks has the number 2.
 static void be_first(struct first *f, const sigset_t *mask)
@@ -140,8 +131,6 @@ static void be_first(struct first *f, const sigset_t *mask)
 	// group from being an orphaned one; and a checkpoint of the container makes the session of its first process again.
 	if (chdir("/"))
 		say(f->told, STEP_DIRECTORY, -1);
-	if (f->keep_caps)
-		drop_capabilities();
 	say(f->told, STEP_DONE, command);
 	// Nothing stays open but the eventfd: what CMD closes is closed.
 	int told = fcntl(f->told, F_DUPFD_CLOEXEC, 16), init = fcntl(f->init, F_DUPFD_CLOEXEC, 16);

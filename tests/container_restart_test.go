@@ -133,10 +133,7 @@ func TestContainerRefused(t *testing.T) {
 		}{
 			"mounts":    {"CR3115", "", nil, "mount -t tmpfs none /mnt"},
 			"bind":      {"CR3115", "", []string{"--bind", "/usr:/mnt"}, "true"},
-			"segments":  {"CR3116", "", nil, "ipcmk -M 4096"},
-			"sets":      {"CR3116", "", nil, "ipcmk -S 1"},
-			"queues":    {"CR3116", "", nil, "ipcmk -Q"},
-			"POSIX":     {"CR3116", "", nil, program(t, libcs[0], "callers", "queue") + " /left"},
+			"POSIX":     {"CR3126", "", nil, program(t, libcs[0], "callers", "queue") + " /left"},
 			"nested":    {"CR1020", "unshare", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
 			"interface": {"CR3114", "", []string{"--net", "loopback"}, "ip address add 10.1.2.3/24 dev lo"},
 		} {

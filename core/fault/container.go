@@ -21,6 +21,8 @@ const (
 	ContainerMounts     Code = 3115
 	ContainerIPC        Code = 3116
 	NoContainerHere     Code = 3118
+	IPCFailed           Code = 3125
+	Mqueue              Code = 3126
 )
 
 var containers = []Entry{
@@ -74,9 +76,16 @@ var containers = []Entry{
 			"and bind mounts are not kept.",
 		"Unmount it, or have crshim run without --rootfs and --bind."},
 	{ContainerIPC, unix.EINVAL, "cannot save {the IPC objects of the container}",
-		"System V shared memory, semaphores and message queues, and POSIX message queues, end with the namespace that they are in, and an image does not keep them.",
-		"Remove them before: ipcrm -a. In a container with --user keep it cannot be seen whether there are any: use --user root."},
+		"System V shared memory, semaphores and message queues, and POSIX message queues, end with the namespace that they are in. They are saved by " +
+			"the first process of the container, as far as it may look at them and there is a way to look.",
+		"See the detail, and docs/containers.md. Remove what is not needed before: ipcrm, mq_unlink."},
 	{NoContainerHere, unix.EINVAL, "cannot give {the image} a name or a host name: it holds no container",
 		"--name and --hostname are about a container, which is what crshim checkpoint saves by its name or by its first process.",
 		"Leave them out, or save the container as a whole."},
+	{IPCFailed, 0, "cannot make {the IPC object} of the container again",
+		"What was in the IPC namespace is made by the first process of the new container, with its rights and within its limits (RLIMIT_MSGQUEUE, RLIMIT_MEMLOCK).",
+		"See the cause at the end of the line."},
+	{Mqueue, unix.EOPNOTSUPP, "cannot save {a descriptor}: POSIX message queue",
+		"An open message queue is found again by its name, and that a process is to be notified of a message cannot be seen and set again.",
+		"Keep the name of the queue until the program ends, and do without mq_notify(3)."},
 }

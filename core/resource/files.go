@@ -62,7 +62,7 @@ type stagedOpen struct {
 
 // FileKinds is the table of kinds, asked in order.
 var FileKinds = []*FileKind{
-	&deletedFile, &regularFile, &directory, &placeFile,
+	&mqueue, &deletedFile, &regularFile, &directory, &placeFile,
 	&device, &pty,
 	&pipe, &fifo,
 	&unixSocket, &udpSocket, &tcpSocket, &mptcpSocket, &netlinkSocket, &refusedSocket,

@@ -3,7 +3,6 @@ package resource
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -75,13 +74,22 @@ func parseShmDesc(raw []byte) (d shmDesc, err error) {
 // sharedSegment refuses a segment that is attached elsewhere, too: each mapping
 // of the processes that are saved counts once. While they run they may fork.
 func sharedSegment(v *View, m *procfs.Mapping) error {
-	attached, err := v.attaches(m.Inode)
+	if own, err := v.ownIPC(); err != nil || !own {
+		return err // the task itself tells (Answered)
+	}
+	attached, err := attaches(m.Inode)
 	if err != nil || v.Running && len(v.together()) > 1 {
 		return err
 	}
+	return v.alone(m.Inode, attached)
+}
+
+// alone refuses a segment that is attached more often than by the processes that
+// are saved.
+func (v *View) alone(id, attached uint64) error {
 	var own uint64
 	for _, o := range v.together() {
-		own += o.ownAttaches(m.Inode)
+		own += o.ownAttaches(id)
 	}
 	if attached > own {
 		return fmt.Errorf("attached %d times by other processes", attached-own)
@@ -100,14 +108,7 @@ func (v *View) ownAttaches(id uint64) (n uint64) {
 }
 
 // attaches reads how often a segment of our own IPC namespace is attached.
-func (v *View) attaches(id uint64) (uint64, error) {
-	own, err := v.ownIPC()
-	if err == nil && !own {
-		err = errors.New("it belongs to another IPC namespace")
-	}
-	if err != nil {
-		return 0, err
-	}
+func attaches(id uint64) (uint64, error) {
 	table, err := os.ReadFile("/proc/sysvipc/shm")
 	if err != nil {
 		return 0, err
@@ -141,10 +142,18 @@ type segmentAnswer struct {
 	row *tracer.Row
 }
 
-// Answered refuses a segment that the task may not look at.
+// Answered refuses a segment that the task may not look at, or that others have
+// attached as well.
 func (s *memorySave) Answered(d *Saver) error {
 	for id, a := range s.segments {
-		if err := a.row.Err(); err != nil {
+		err := a.row.Err()
+		if err == nil {
+			var desc shmDesc
+			if desc, err = parseShmDesc(a.data); err == nil {
+				err = d.alone(id, desc.NAttch)
+			}
+		}
+		if err != nil {
 			return &fault.Error{Code: fault.MemorySysV, Object: fmt.Sprintf("segment %d of %s", id, d.Name()), Err: err}
 		}
 	}

@@ -90,7 +90,7 @@ func Records() []image.Spec {
 	for _, k := range FileKinds {
 		specs = append(specs, k.Records...)
 	}
-	return specs
+	return append(specs, ipcRecords...)
 }
 
 // nothingToAsk is for parts that /proc and ptrace tell enough of.

@@ -22,19 +22,40 @@ import (
 var semaphores = Part{
 	Name:    "System V semaphores",
 	Support: Refused,
-	Note: "A process with adjustments of SEM_UNDO is refused. Sets of semaphores stay where they are. Of a process with threads it is only " +
-		"known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started, or, in an IPC " +
-		"namespace that is not the restarter's, if there is one.",
+	Note: "A process with adjustments of SEM_UNDO is refused. Sets of semaphores stay where they are, those of a container come back with " +
+		"it. Of a process with threads it is only known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started.",
 	Save: func() Saving { return new(semaphoresSave) },
 }
 
-type semaphoresSave struct{ sets *answer }
+type semaphoresSave struct {
+	sets  *answer
+	table []semPage
+}
+
+// semPage is a part of /proc/sysvipc/sem as the task sees it: a read tells as many
+// lines as fit a page.
+type semPage struct {
+	*answer
+	told *tracer.Row
+}
+
+// semPages is how much of it is looked at: some hundred sets.
+const semPages = 8
 
 // Ask counts the sets of semaphores of a namespace that we do not see.
 func (g *semaphoresSave) Ask(s *Saver, p *tracer.Program) {
 	const semInfo = 19 // SEM_INFO of semctl(2)
 	g.sets = s.answer(p, seminfoSize)
 	p.Call(unix.SYS_SEMCTL, tracer.Imm(0), tracer.Imm(0), tracer.Imm(semInfo), tracer.Ptr(g.sets.at)).Tolerate()
+	if s.Status.Threads > 1 {
+		fd := p.Openat(tracer.Int(unix.AT_FDCWD), "/proc/sysvipc/sem", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0).Tolerate()
+		for range semPages {
+			page := semPage{answer: s.answer(p, int(procfs.PageSize))}
+			page.told = p.Read(fd, page.at, procfs.PageSize).Tolerate()
+			g.table = append(g.table, page)
+		}
+		p.Close(fd).Tolerate()
+	}
 }
 
 // struct seminfo of <linux/sem.h>: ten ints, of which SEM_INFO makes the eighth
@@ -51,8 +72,24 @@ func (g *semaphoresSave) Answered(s *Saver) error {
 	if err != nil || own || s.Status.Threads == 1 {
 		return err
 	}
-	if n := binary.LittleEndian.Uint32(g.sets.data[seminfoSets:]); n > 0 {
-		return &fault.Error{Code: fault.SemaphoreUndo, Object: s.Name(), Detail: fmt.Sprintf("perhaps: it has threads, and its IPC namespace %d sets", n)}
+	n := binary.LittleEndian.Uint32(g.sets.data[seminfoSets:])
+	if n == 0 {
+		return nil
+	}
+	var table []byte
+	used := true // as long as the end is not seen
+	for _, page := range g.table {
+		if page.told.Err() != nil {
+			break
+		}
+		if page.told.Result() == 0 {
+			used, err = s.usedSince(table)
+			break
+		}
+		table = append(table, page.data[:page.told.Result()]...)
+	}
+	if used || err != nil {
+		return &fault.Error{Code: fault.SemaphoreUndo, Object: s.Name(), Detail: fmt.Sprintf("perhaps: it has threads, and its IPC namespace %d sets", n), Err: err}
 	}
 	return nil
 }
@@ -102,6 +139,11 @@ func (v *View) semaphoresUsed() (bool, error) {
 	if err != nil {
 		return true, err
 	}
+	return v.usedSince(table)
+}
+
+// usedSince tells it by the table.
+func (v *View) usedSince(table []byte) (bool, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return true, os.NewSyscallError("sysinfo", err)
