@@ -82,6 +82,21 @@ func (r *restart) grow() error {
 		if err := r.load(p); err != nil {
 			return err
 		}
+		if leader := r.leaderOf(p); leader != nil {
+			if err := p.builder.InheritTerminal(leader.builder); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// leaderOf is the process whose session a new one has come into.
+func (r *restart) leaderOf(p *plant) *plant {
+	for at := p.parent; at >= 0; at = r.plants[at].parent {
+		if r.plants[at].leads {
+			return r.plants[at]
+		}
 	}
 	return nil
 }
@@ -175,7 +190,7 @@ func (p *plant) lead() error {
 	if _, err := p.remote.Syscall(unix.SYS_SETSID); err != nil {
 		return fmt.Errorf("make %s lead a session: %w", p.view.Name(), err)
 	}
-	return nil
+	return p.builder.TakeTerminal()
 }
 
 // arrange brings about sessions and process groups, and lets those end that had
@@ -194,13 +209,17 @@ func (r *restart) arrange() error {
 	if err := r.group(); err != nil {
 		return err
 	}
+	if err := r.foreground(); err != nil {
+		return err
+	}
 	return r.end()
 }
 
 // group brings about the process groups. That of the first process is whatever
 // it is, and so is everybody's who was in it.
 func (r *restart) group() error {
-	now := make(map[int32]uint64) // groups by what they were
+	now := make(map[int32]uint64)
+	r.groups = now
 	own, err := r.plants[0].remote.Syscall(unix.SYS_GETPGID, 0)
 	if err != nil {
 		return err

@@ -124,7 +124,8 @@ type restart struct {
 
 	tracee *tracer.Tracee
 	taskIn tracer.FD
-	plants []*plant // the processes as they grow, the caller first
+	plants []*plant         // the processes as they grow, the caller first
+	groups map[int32]uint64 // process groups by what they were, in the numbers of the first process
 }
 
 // open carries out what needs no process yet.

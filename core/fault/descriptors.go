@@ -39,6 +39,7 @@ const (
 	SecretMemory    Code = 1256
 	Pty             Code = 1257
 	PtySession      Code = 1258
+	ControlOutside  Code = 1247
 )
 
 var descriptors = []Entry{
@@ -145,6 +146,9 @@ var descriptors = []Entry{
 		"Both sides have to be in the process alone and at rest; what has been typed and printed is then saved with it.",
 		"See the cause in parentheses: have whoever else holds it close it, or read what is there; or save it with --external."},
 	{PtySession, unix.EBADF, "cannot save {a descriptor}: pseudo terminal that is a controlling terminal",
-		"Signals and jobs of a session hang on it, and a process that is restarted is part of the session of whoever restarts it.",
-		"Have the program open it with O_NOCTTY, or save it with --external."},
+		"It is that of the first process, which is part of the session of whoever restarts it, or of a session whose leader is not saved along.",
+		"Save the tree from further up; have the program open it with O_NOCTTY, or save it with --external."},
+	{ControlOutside, unix.EOPNOTSUPP, "cannot save {the process}: its controlling terminal is not in the tree",
+		"Only the first process and its session get the terminal of whoever restarts them. A further session has one that comes with the tree, if whoever has its master is saved along.",
+		"Save the tree from further up, so that it holds the terminal's other side; or with --external, and the session comes back without a terminal."},
 }

@@ -51,6 +51,7 @@ const (
 	MemoryPolicy      Code = 2608
 	CallerMemory      Code = 2609
 	PoolEmpty         Code = 2610
+	ControlFailed     Code = 2611
 )
 
 var restarts = []Entry{
@@ -180,6 +181,9 @@ var restarts = []Entry{
 	{PoolEmpty, unix.ENOMEM, "cannot stage {the image}: the huge page pool has not enough pages",
 		"The process had memory of MAP_HUGETLB or MFD_HUGETLB, and the pool of this machine, or the share of it that the control group allows, has fewer free pages of that size.",
 		"Raise vm.nr_hugepages; see HugePages_Free in /proc/meminfo."},
+	{ControlFailed, 0, "cannot make {a terminal} the controlling terminal of its session",
+		"The leader of the session takes the terminal, and puts the process group of the image into its foreground; a call for that has failed.",
+		"See the cause at the end of the line; the image may be damaged."},
 	{CallerMemory, unix.EBUSY, "cannot restart in {the caller}: it has asked for what the image does not have",
 		"Once asked for, it holds for all memory of the process until its end, and cannot be taken back without a trace.",
 		"Call restart from a process that was started freshly, or use crshim restart, which makes one."},

@@ -38,6 +38,7 @@ type Builder struct {
 	rootFile *stagedFile // that directory, where it is not the caller's own
 	fds      *descriptors
 	ptys     []*stagedPty
+	control  *loadedControl   // nil without a controlling terminal
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
 	inside   map[ends]*inside // connections of which one end has been read

@@ -21,8 +21,9 @@ var pty = FileKind{
 	Support: Partial,
 	Note: "Both sides: settings, window size, what has been typed and printed and not been read (whole lines, a line that is not " +
 		"finished, the end of file), packet mode, lock, exclusive use, flags of each open file. Its number in /dev/pts is " +
-		"another one after restart. Refused if another process has it open, if it is anyone's controlling terminal, if only " +
-		"the master is open, if output is stopped, and with another line discipline than the usual.",
+		"another one after restart, also where it was opened as /dev/tty. Refused if a process outside has it open, if only " +
+		"the master is open, if output is stopped, with another line discipline than the usual, and as the controlling terminal " +
+		"of the first process or of a session outside.",
 	Records: []image.Spec{
 		image.Row[ptyOpenRecord](ptyOpenKind, "FD_PTY", image.InFiles, "an open file of a pseudo terminal; its parent is the reference of the open file"),
 		image.Row[ptyRecord](ptyKind, "PTY", image.InFiles, "a pseudo terminal, behind the open file that is met first; its parent is the reference of the terminal; BUFFERs follow: what the master has not read, what was typed ahead of each end of file, and what was typed behind"),
@@ -90,11 +91,18 @@ func masterIndex(f *procfs.FD) (int, bool) {
 // slaveIndex is the number in /dev/pts of the other side, -1 of anything else:
 // 256 of them to a major number (UNIX98_PTY_SLAVE_MAJOR).
 func slaveIndex(f *procfs.FD) int {
-	major := unix.Major(f.Rdev)
-	if f.Type() != unix.S_IFCHR || major < 136 || major > 143 {
+	if f.Type() != unix.S_IFCHR {
 		return -1
 	}
-	return int(major-136)*256 + int(unix.Minor(f.Rdev))
+	return slaveIndexOf(f.Rdev)
+}
+
+func slaveIndexOf(rdev uint64) int {
+	major := unix.Major(rdev)
+	if major < 136 || major > 143 {
+		return -1
+	}
+	return int(major-136)*256 + int(unix.Minor(rdev))
 }
 
 func ptyIndex(f *procfs.FD) int {
@@ -119,13 +127,18 @@ func masterOf(v *View, index int) int32 {
 // slaveBy returns the process's descriptor by which the other side can be read
 // or written, -1 without one.
 func slaveBy(v *View, index int, not uint32) int32 {
-	i := slices.IndexFunc(v.FDs, func(o procfs.FD) bool {
-		return slaveIndex(&o) == index && o.Flags&unix.O_PATH == 0 && o.Flags&unix.O_ACCMODE != not
-	})
-	if i < 0 {
-		return -1
+	found := int32(-1)
+	for i := range v.FDs {
+		o := &v.FDs[i]
+		if slaveIndex(o) != index || o.Flags&unix.O_PATH != 0 || o.Flags&unix.O_ACCMODE == not {
+			continue
+		}
+		if !asControlling(o) {
+			return o.Number
+		}
+		found = o.Number // better than none
 	}
-	return v.FDs[i].Number
+	return found
 }
 
 func refusePty(v *View, f *procfs.FD) *fault.Error {
@@ -133,11 +146,11 @@ func refusePty(v *View, f *procfs.FD) *fault.Error {
 	if slaveBy(v, index, unix.O_WRONLY) < 0 || slaveBy(v, index, unix.O_RDONLY) < 0 {
 		return &fault.Error{Code: fault.Pty, Detail: fmt.Sprintf("/dev/pts/%d is not open in the process to read and write, only its master", index)}
 	}
-	if v.Stat.TTY != 0 && f.Rdev == uint64(uint32(v.Stat.TTY)) {
+	if v.Stat.TTY != 0 && index == slaveIndexOf(uint64(uint32(v.Stat.TTY))) {
 		return &fault.Error{Code: fault.PtySession, Detail: f.Target}
 	}
 	pid, err := v.sharedWith(f)
-	if err == nil && pid == 0 && slaveIndex(f) >= 0 {
+	if err == nil && pid == 0 && slaveIndex(f) >= 0 && !asControlling(f) {
 		pid, err = v.usesInode(f)
 	}
 	switch {
@@ -146,7 +159,7 @@ func refusePty(v *View, f *procfs.FD) *fault.Error {
 	case pid != 0:
 		return &fault.Error{Code: fault.Pty, Detail: fmt.Sprintf("%s, pid %d has it, too", f.Target, pid)}
 	}
-	err = v.withPty(index, func(master, slave int) error { return checkPty(f, master, slave) })
+	err = v.withPty(index, func(master, slave int) error { return checkPty(v, f, master, slave) })
 	var known *fault.Error
 	switch {
 	case errors.As(err, &known):
@@ -173,14 +186,14 @@ func (v *View) withPty(index int, do func(master, slave int) error) error {
 }
 
 // checkPty refuses a terminal whose state could not be brought back.
-func checkPty(f *procfs.FD, master, slave int) error {
+func checkPty(v *View, f *procfs.FD, master, slave int) error {
 	refuse := func(format string, args ...any) error {
 		return &fault.Error{Code: fault.Pty, Detail: f.Target + ": " + fmt.Sprintf(format, args...)}
 	}
 	if same, err := samePty(master, slave); err != nil || !same {
 		return refuse("of another devpts than the master (%v)", err)
 	}
-	if session, err := unix.IoctlGetInt(master, unix.TIOCGSID); err == nil {
+	if session, err := unix.IoctlGetInt(master, unix.TIOCGSID); err == nil && !v.inside(procfs.PID(session)) {
 		return &fault.Error{Code: fault.PtySession, Detail: fmt.Sprintf("%s, of session %d", f.Target, session)}
 	}
 	line, err := unix.IoctlGetInt(slave, unix.TIOCGETD)

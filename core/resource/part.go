@@ -62,6 +62,7 @@ var Parts = []*Part{
 	&filesystem,
 	&limits,
 	&attributes,
+	&control,
 	&memory,
 	&files,
 	&thread,

@@ -135,6 +135,9 @@ func (t *Tree) hand(give func(v *View, f *procfs.FD) error) error {
 	if len(t.views) == 1 {
 		return nil
 	}
+	if err := t.nameTerminals(); err != nil {
+		return err
+	}
 	root := t.views[0]
 	first := make(map[any]*View) // who had it first
 	lend := make(map[any]bool)
@@ -235,6 +238,7 @@ func (t *Tree) lend(r *tracer.Remote, v *View, f *procfs.FD) error {
 		root.lent = make(map[int32]bool)
 	}
 	root.lent[number] = true
+	root.FDs[len(root.FDs)-1].Rdev = f.Rdev // as nameTerminals has found it
 	t.same[holder{root.PID, number}] = t.same[holder{v.PID, f.Number}]
 	return nil
 }
