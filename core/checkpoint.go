@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,6 +47,9 @@ type CheckpointRequest struct {
 	External bool
 	// SaveFiles saves the contents of files that are open for writing (View).
 	SaveFiles bool
+	// Suspended are processes that are stopped only because somebody has frozen
+	// them by signals (Freeze).
+	Suspended []Stopped
 	// Saved, if set, is called when the image has been written and before the
 	// target is let go or killed: a target must not be lost with its image.
 	Saved func() error
@@ -120,6 +124,7 @@ func (c *checkpoint) look(pid procfs.PID, by func(pid procfs.PID, self bool) (*r
 	}
 	v.BenignFilters, v.CallsCaught = c.engine.filters(pid)
 	v.ParentHears = c.engine.launcher(v.Stat.PPid) != nil
+	v.Suspended = slices.Contains(c.req.Suspended, Stopped{PID: pid, Start: v.Stat.StartTime})
 	v.Image, v.External, v.SaveFiles = c.req.Out, c.req.External, c.req.SaveFiles
 	return v, nil
 }

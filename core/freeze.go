@@ -12,6 +12,10 @@ type Stopped = task.Stopped
 // (task.Suspend).
 func Freeze(pid PID) (*Frozen, error) { return task.Suspend(pid) }
 
+// FreezeHeld is Freeze for a process that is being restored, before it is let go
+// (task.SuspendHeld).
+func FreezeHeld(pid PID) (*Frozen, error) { return task.SuspendHeld(pid) }
+
 // Thaw lets it go on (task.Resume).
 func Thaw(pid PID, stopped []Stopped) error { return task.Resume(pid, stopped) }
 

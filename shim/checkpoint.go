@@ -73,6 +73,9 @@ func checkpoint(stderr io.Writer, output string, req core.CheckpointRequest) (er
 	if req.Target, err = core.Resolve(procfs.PID(os.Getpid()), int(req.PID)); err != nil {
 		return err
 	}
+	if req.Suspended, err = suspended(req.Target); err != nil {
+		return err
+	}
 	out, err := createOutput(output)
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ those in a group of version 1 end only when they are thawed.`,
 			if err != nil {
 				return err
 			}
-			return freeze(procfs.PID(pid))
+			return freeze(procfs.PID(pid), core.Freeze)
 		},
 		ValidArgsFunction: completeTargets,
 	}
@@ -68,14 +68,14 @@ stopped. What was stopped by a signal before crshim freeze stays so.`,
 func isGroup(arg string) bool { return strings.Contains(arg, "/") }
 
 // freeze notes who was stopped by a signal: a thaw must not continue those who were before.
-func freeze(pid procfs.PID) error {
+func freeze(pid procfs.PID, by func(procfs.PID) (*core.Frozen, error)) error {
 	r, err := openRegistry()
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	r.dropStopped()
-	frozen, err := core.Freeze(pid)
+	frozen, err := by(pid)
 	if err != nil || len(frozen.Stopped) == 0 {
 		return err
 	}
@@ -127,6 +127,16 @@ func (r *registry) stopped(pid procfs.PID) (list []core.Stopped, err error) {
 		return nil, err
 	}
 	return list, json.Unmarshal(text, &list)
+}
+
+// suspended reads it for a checkpoint. Where there can be no list nobody has made one.
+func suspended(pid procfs.PID) ([]core.Stopped, error) {
+	r, err := openRegistry()
+	if err != nil {
+		return nil, nil
+	}
+	defer r.close()
+	return r.stopped(pid)
 }
 
 // dropStopped removes the lists of processes that have ended while they were stopped.

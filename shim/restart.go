@@ -25,7 +25,9 @@ type restartConfig struct {
 	PIDs   pidsChoice
 	PID    int // of the process when it was saved
 
-	policy resource.Policy // the matter of the front alone
+	// The matter of the front alone.
+	policy resource.Policy
+	frozen bool
 }
 
 // release closes what only the process that becomes CMD, and __parent, hold on to: the front must see their end.
@@ -52,6 +54,7 @@ func newRestartCommand() *cobra.Command {
 	var r restartConfig
 	var policies policyFlags
 	var pids, pidfile string
+	var frozen, thaw bool
 	var named containerConfig
 	cmd := &cobra.Command{
 		Use:     "restart [flags] FILE|-",
@@ -71,6 +74,9 @@ since is cut off, and with --files ignore they are taken as they are.
 The process runs, also if it was stopped when it was saved; with --stopped it waits for SIGCONT. Those that descend from it come back
 with it, as they were: running, stopped, or ended and not waited for. Either all get the process ids that they had, or all get new
 ones; with --pids keep the restart fails if they cannot be had.
+
+It runs at once, or with --frozen only after crshim thaw: that is how the documents of 2009 have it for a container, and lets one look
+at it, move it or attach to it first. By default it runs, as the command line waits for its end.
 
 A container comes back as one, with namespaces and process ids of its own; --pids is not about it. Its process id is that of its first
 process.
@@ -94,6 +100,7 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 				return usageError{cmd: cmd, err: err}
 			}
 			r.PIDs, r.policy = pidsChoice(pids), policy
+			r.frozen = frozen
 			status, err := restartImage(cmd.OutOrStdout(), log, &r, args[0], pidfile, named)
 			if err != nil {
 				return err
@@ -107,6 +114,9 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 	flags.StringVar(&pids, "pids", string(pidsAuto), "its process id: keep that of the image, or fail; auto, that where it is free and permitted; new")
 	flags.StringVar(&named.Name, "name", "", "of a container: call it `NAME`")
 	flags.StringVar(&named.Hostname, "hostname", "", "of a container: its host name, instead of the one that it had")
+	flags.BoolVar(&frozen, "frozen", false, "leave it frozen, as by crshim freeze: crshim thaw lets it run")
+	flags.BoolVar(&thaw, "thaw", false, "let it run at once, which is the default")
+	cmd.MarkFlagsMutuallyExclusive("frozen", "thaw")
 	policies.register(cmd)
 	log.register(flags)
 	if err := cmd.RegisterFlagCompletionFunc("pids", cobra.FixedCompletions(pidsChoices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -131,7 +141,7 @@ func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, 
 	if err != nil {
 		return 0, err
 	}
-	r := &restart{config: config, image: image, stdout: stdout, done: make(chan outcome, 1)}
+	r := &restart{config: config, image: image, stdout: stdout, frozen: config.frozen, done: make(chan outcome, 1)}
 	if err := r.open(newEngine(warnings.Warnf)); err != nil {
 		return 0, err
 	}

@@ -26,6 +26,7 @@ type restart struct {
 	done    chan outcome
 	stdout  io.Writer
 	pidfile *pidFile
+	frozen  bool // it is left so, as by crshim freeze
 }
 
 // outcome is how a restart went.
@@ -86,9 +87,7 @@ func (r *restart) fill() (int, error) {
 			return 0, err
 		}
 	}
-	if r.opened.Container != nil {
-		r.opened.Ready = r.handOver
-	}
+	r.opened.Ready = r.ready
 	done, err := r.opened.Into(func(t *tracer.Tracer) (*tracer.Tracee, error) {
 		pid := procfs.PID(waiting.PID)
 		blank, err := t.SeizeBlank(pid, func() error { return r.hold.send(notice{Kind: noticeSeized}) })
@@ -104,6 +103,19 @@ func (r *restart) fill() (int, error) {
 		return 0, asFault(fault.StageFailed, err)
 	}
 	return int(done.PID), nil
+}
+
+// ready is told of the processes when all are in place, and none runs yet.
+func (r *restart) ready(first, second core.PID) error {
+	if r.opened.Container != nil {
+		if err := r.handOver(first, second); err != nil {
+			return err
+		}
+	}
+	if !r.frozen {
+		return nil
+	}
+	return freeze(first, core.FreezeHeld)
 }
 
 func hasEnded(pid procfs.PID) bool {

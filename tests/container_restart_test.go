@@ -162,3 +162,43 @@ func TestContainerRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestContainerFrozen leaves a container frozen after its restart: it has run no
+// instruction when it is thawed, and can be saved before.
+func TestContainerFrozen(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		needsContainers(t, u)
+		e := newEnv(t, u)
+		j := e.inContainer(streams{}, "--name", "one", "sh", "-c", counting)
+		e.goesOn()
+		e.verb("checkpoint", "--kill", "one", "-o", "img").ends("exit status 0")
+		j.ends("signal: killed")
+		n := e.count()
+		j = e.verb("restart", "--frozen", "--name", "one", "img")
+		state := ""
+		e.until("it is listed", func() bool {
+			ps := e.verb("ps")
+			ps.ends("exit status 0")
+			m := regexp.MustCompile(`(?m)^one .* (frozen|stopped|running)`).FindStringSubmatch(ps.output())
+			if m != nil {
+				state = m[1]
+			}
+			return m != nil && state != "running"
+		})
+		e.verb("checkpoint", "one", "-o", "img2").ends("exit status 0")
+		if now := e.count(); now != n {
+			t.Errorf("%s, it has counted to %d from %d", state, now, n)
+		}
+		e.verb("thaw", "one").ends("exit status 0")
+		e.goesOn()
+		e.write(e.path("stop"), "")
+		j.ends("exit status 7")
+		if text := j.output(); text != "" {
+			t.Errorf("restart says %q", text)
+		}
+		both := e.verb("restart", "--frozen", "--thaw", "img2")
+		both.ends("exit status 125")
+		again := e.verb("restart", "--thaw", "img2")
+		again.ends("exit status 7")
+	})
+}

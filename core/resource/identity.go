@@ -77,7 +77,7 @@ func (i *identitySave) Dump(s *Saver) error {
 	switch {
 	case s.Self:
 		task.State = taskRunning
-	case s.Stopped:
+	case s.Stopped && !s.Suspended:
 		task.State = taskStopped
 	}
 	if err := s.W.Put(0, &task); err != nil {

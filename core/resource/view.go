@@ -43,6 +43,9 @@ type View struct {
 	// Running leaves the descriptors out of a survey: they change while we look
 	// at one after the other, so that what is seen of them need never have been.
 	Running bool
+	// Suspended tells that it is stopped only to be frozen for a while: what is
+	// restored of it runs.
+	Suspended bool
 	// SaveFiles has the contents of regular files that are open for writing go
 	// into the image.
 	SaveFiles bool

@@ -74,14 +74,8 @@ func stopAll(pid procfs.PID) (*Suspended, error) {
 		if err != nil {
 			return nil, errors.Join(err, continueAll(s.Stopped))
 		}
-		order := []procfs.PID{pid}
-		for member := range members {
-			if member != pid {
-				order = append(order, member)
-			}
-		}
 		still := true
-		for _, member := range order {
+		for _, member := range first(pid, members) {
 			start, stopped, err := stoppedState(member)
 			switch {
 			case errors.Is(err, procfs.ErrGone) || err == nil && stopped:
@@ -106,6 +100,46 @@ func stopAll(pid procfs.PID) (*Suspended, error) {
 		time.Sleep(wait)
 		waited += wait
 	}
+}
+
+// stopHeld has tasks stop that are in stops of ours: what is pending comes before
+// any instruction of theirs. Who is to be stopped anyway does not belong to what
+// Resume continues.
+func stopHeld(pid procfs.PID) (*Suspended, error) {
+	s := &Suspended{}
+	members, err := belongTo(pid)
+	if err != nil {
+		return nil, err
+	}
+	for _, member := range first(pid, members) {
+		start, _, err := stoppedState(member)
+		if errors.Is(err, procfs.ErrGone) {
+			continue
+		}
+		var status *procfs.Status
+		if err == nil {
+			status, err = statusOf(member)
+		}
+		if err == nil && status.ShdPnd&(1<<(unix.SIGSTOP-1)) == 0 {
+			s.Stopped = append(s.Stopped, Stopped{member, start})
+			err = unix.Kill(int(member), unix.SIGSTOP)
+		}
+		if err != nil {
+			return nil, cannotFreeze(member, err)
+		}
+	}
+	return s, nil
+}
+
+// first lists processes, that one before the others.
+func first(pid procfs.PID, members map[procfs.PID]bool) []procfs.PID {
+	order := []procfs.PID{pid}
+	for member := range members {
+		if member != pid {
+			order = append(order, member)
+		}
+	}
+	return order
 }
 
 // stoppedState tells whether a process does not run. It is ErrGone for a zombie.

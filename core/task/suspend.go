@@ -39,6 +39,16 @@ func suspendGroup(pid procfs.PID) string { return "crshim-frozen-" + strconv.Ito
 //
 // What it does it does with our own rights.
 func Suspend(pid procfs.PID) (*Suspended, error) {
+	return suspend(pid, func(g *freezer) error { return g.setAndWait(true) }, stopAll)
+}
+
+// SuspendHeld is Suspend for processes all of whose tasks are in stops of ours:
+// once they are let go none of them runs until Resume.
+func SuspendHeld(pid procfs.PID) (*Suspended, error) {
+	return suspend(pid, func(g *freezer) error { return g.set(g.on) }, stopHeld)
+}
+
+func suspend(pid procfs.PID, freeze func(*freezer) error, stop func(procfs.PID) (*Suspended, error)) (*Suspended, error) {
 	members, err := belongTo(pid)
 	if err != nil {
 		return nil, err
@@ -65,7 +75,7 @@ func Suspend(pid procfs.PID) (*Suspended, error) {
 				continue
 			}
 			if err == nil {
-				err = group.setAndWait(true)
+				err = freeze(group)
 			}
 			if err != nil {
 				return nil, errors.Join(cannotFreeze(pid, err), group.letGo(pid))
@@ -73,7 +83,7 @@ func Suspend(pid procfs.PID) (*Suspended, error) {
 			return &Suspended{Group: group.dir}, nil
 		}
 	}
-	return stopAll(pid)
+	return stop(pid)
 }
 
 func cannotFreeze(pid procfs.PID, err error) error {
