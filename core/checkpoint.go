@@ -364,7 +364,6 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 			return err
 		}
 	}
-	defer func() { err = errors.Join(err, c.tree.Close()) }()
 	in := readback(c.req.Out)
 	if in != nil {
 		defer func() { _ = in.Close() }() // only read from
@@ -375,6 +374,8 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 		}
 		defer func() { err = errors.Join(err, m.saver.Close()) }()
 	}
+	c.tree.Index()
+	defer c.tree.Close()
 	for _, m := range c.members {
 		if err := m.saver.Ask(); err != nil {
 			return err

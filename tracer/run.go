@@ -86,6 +86,7 @@ func onNewThread(done chan struct{}, fn func()) {
 	// By default a sleep lasts 50 us longer than asked for (prctl(2)). This
 	// is a matter of the thread, and of speed alone.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	quiet()
 	fn()
 }
 

@@ -3,7 +3,6 @@ package tracer
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,12 +11,12 @@ import (
 // that owns its tracer. What it reads stands still only while the task does.
 type Memory struct {
 	tid TID
-	mem *os.File // /proc/TID/mem
+	mem int // /proc/TID/mem
 }
 
 // Memory opens the task's memory for reading. It must be closed.
 func (e *Tracee) Memory() (*Memory, error) {
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", e.tid))
+	mem, err := unix.Open(fmt.Sprintf("/proc/%d/mem", e.tid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, e.fault("open memory of", err)
 	}
@@ -25,7 +24,7 @@ func (e *Tracee) Memory() (*Memory, error) {
 }
 
 // Close ends the reading.
-func (m *Memory) Close() error { return m.mem.Close() }
+func (m *Memory) Close() error { return unix.Close(m.mem) }
 
 // Read fills buf from addr on, whole or with an error. Pages that the task
 // itself may not read are read as well, as a debugger does
@@ -43,8 +42,15 @@ func (m *Memory) Read(addr Addr, buf []byte) error {
 	if errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("read memory of task %d: %w", m.tid, ErrGone)
 	}
-	if _, err := m.mem.ReadAt(buf, int64(addr)); err != nil {
-		return fmt.Errorf("read %d bytes at %v of task %d: %w", len(buf), addr, m.tid, err)
+	for rest, at := buf, addr; len(rest) > 0; {
+		n, err := unix.Pread(m.mem, rest, int64(at))
+		if err == nil && n == 0 {
+			err = ErrGone // its memory has been given up
+		}
+		if err != nil {
+			return fmt.Errorf("read %d bytes at %v of task %d: %w", len(buf), addr, m.tid, err)
+		}
+		rest, at = rest[n:], at+Addr(n)
 	}
 	return nil
 }

@@ -80,7 +80,12 @@ func (t *Tree) inheritsPool(v *View, m *procfs.Mapping) bool {
 // must hold. Those that the process has not touched may be there all the same:
 // they are read through the file, which leaves holes alone, or where that may
 // not be opened through the memory.
-func poolContents(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) (pages []procfs.Range, err error) {
+func poolContents(d *Saver, m *procfs.Mapping) (pages []procfs.Range, err error) {
+	pagemap, err := d.Proc.Pagemap()
+	if err != nil {
+		return nil, err
+	}
+	defer pagemap.Close()
 	touched, err := pagemap.Scan(m.Range, procfs.Query{AnyOf: procfs.Present | procfs.Swapped})
 	if err != nil {
 		return nil, err

@@ -109,8 +109,7 @@ func refusedMapping(m *procfs.Mapping) fault.Code {
 
 // reachable checks that the mapped file's name still leads to it.
 func reachable(v *View, m *procfs.Mapping) error {
-	var st unix.Stat_t
-	err := unix.Stat(v.reach(m.Name), &st)
+	st, err := v.statMapped(m)
 	switch {
 	case err != nil:
 		return err
@@ -175,13 +174,12 @@ func (s *memorySave) Dump(d *Saver) error {
 	if err := s.askPolicies(d, maps); err != nil {
 		return err
 	}
-	pagemap, err := d.Proc.Pagemap()
+	index, err := d.pageIndex()
 	if err != nil {
 		return err
 	}
-	defer pagemap.Close()
 	for i := range maps {
-		if err := s.dumpMapping(d, pagemap, &maps[i]); err != nil {
+		if err := s.dumpMapping(d, index, &maps[i]); err != nil {
 			return fmt.Errorf("save %s: %w", d.MappingName(&maps[i]), err)
 		}
 	}
@@ -220,7 +218,7 @@ func (s *memorySave) dumpMM(d *Saver, count int) error {
 	return d.W.Put(d.vpid(), &auxvRecord{Words: words})
 }
 
-func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
+func (s *memorySave) dumpMapping(d *Saver, index *pageIndex, m *procfs.Mapping) error {
 	pool := m.Flags&procfs.VMHugeTLB != 0
 	file := m.Inode != 0 && !isSharedAnon(m) && m.Special() != procfs.SpecialHugeTLB
 	vma := image.VMA{
@@ -284,14 +282,11 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 		}
 	}
 	if firstShared {
-		if err := shared.dumpHidden(d, pagemap, m); err != nil {
+		if err := shared.dumpHidden(d, index, m); err != nil {
 			return err
 		}
 	}
-	guards, err := guardsOf(pagemap, m)
-	if err != nil {
-		return err
-	}
+	guards := index.guardsOf(m)
 	if err := dumpGuards(d, guards); err != nil {
 		return err
 	}
@@ -301,18 +296,16 @@ func (s *memorySave) dumpMapping(d *Saver, pagemap *procfs.Pagemap, m *procfs.Ma
 	if sharedPool && !firstPool {
 		return errors.Join(d.W.Put(0, new(inheritRecord)), d.W.EndPages())
 	}
-	pages, err := worthSaving(pagemap, m)
+	pages := index.worthSaving(m)
 	if sharedPool {
-		pages, err = poolContents(d, pagemap, m)
-	}
-	if err != nil {
-		return err
+		if pages, err = poolContents(d, m); err != nil {
+			return err
+		}
 	}
 	if shared != nil {
 		pages = shared.take(m, guards)
 	}
-	d.bequeath(m, pages, guards)
-	if pages, err = d.inherit(pagemap, m, pages, guards); err != nil {
+	if pages, err = d.inherit(m, pages); err != nil {
 		return err
 	}
 	// A key may keep the task itself from reading.
@@ -353,40 +346,50 @@ func (s *memorySave) more(d *Saver, m *procfs.Mapping, file bool) (vmaMore, erro
 	if !file || inodeKindOf(m) != nil {
 		return more, nil
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(d.reach(m.Name), &st); err != nil {
+	st, err := d.statMapped(m)
+	if err != nil {
 		return more, &fault.Error{Code: fault.MemoryUnreachable, Object: d.MappingName(m), Err: err}
 	}
 	more.Size, more.Inode, more.MTime = uint64(st.Size), st.Ino, st.Mtim.Nano()
 	if m.Offset == 0 && m.Perms.Read {
-		head := make([]byte, min(m.Len(), procfs.PageSize))
-		if err := d.Tracee.ReadMem(m.Start, head); err == nil {
-			more.IDLen = uint32(copy(more.BuildID[:], buildID(head)))
-		}
+		more.IDLen = uint32(copy(more.BuildID[:], d.buildIDOf(m)))
 	}
 	return more, nil
 }
 
-// worthSaving returns the pages of a mapping whose contents the image must
-// hold: those that are neither zero nor still what the file says. Of shared
-// memory there are none.
-func worthSaving(pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
-	switch {
-	case m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0:
-		return nil, nil // vvar: the kernel writes it
-	case m.Perms.Shared:
-		return nil, nil // the file has it all
+// statMapped looks at the file that the name of a mapping leads to, once for
+// all processes that are saved together: they have the same mounts.
+func (v *View) statMapped(m *procfs.Mapping) (st unix.Stat_t, err error) {
+	name := rootedName{v.Root, m.Name}
+	if v.tree != nil {
+		if st, known := v.tree.stats[name]; known {
+			return st, nil
+		}
 	}
-	return pagemap.Scan(m.Range, procfs.PagesToSave)
+	if err := unix.Stat(v.reach(m.Name), &st); err != nil {
+		return st, err
+	}
+	if v.tree != nil {
+		v.tree.stats[name] = st
+	}
+	return st, nil
 }
 
-// guardsOf returns the ranges that fault on touch (since Linux 6.13; the page
-// map shows them since 6.15).
-func guardsOf(pagemap *procfs.Pagemap, m *procfs.Mapping) ([]procfs.Range, error) {
-	if m.Flags&(procfs.VMIO|procfs.VMPFNMap) != 0 {
-		return nil, nil
+// rootedName is a name as processes with that root directory know it.
+type rootedName struct{ root, name string }
+
+// buildIDOf is that of the file which begins at a mapping, nil if it has none.
+func (d *Saver) buildIDOf(m *procfs.Mapping) []byte {
+	if id, known := d.tree.buildIDs[mappedID(m)]; known {
+		return id
 	}
-	return pagemap.Scan(m.Range, procfs.Query{AllOf: procfs.Guard})
+	var id []byte
+	head := d.tree.copied[:min(m.Len(), procfs.PageSize)]
+	if err := d.memory.Read(m.Start, head); err == nil { // else it is behind the end of the file
+		id = slices.Clone(buildID(head))
+	}
+	d.tree.buildIDs[mappedID(m)] = id
+	return id
 }
 
 func dumpGuards(d *Saver, guards []procfs.Range) error {

@@ -84,15 +84,11 @@ func (o *sharedObject) take(m *procfs.Mapping, guards []procfs.Range) []procfs.R
 
 // dumpHidden writes what no mapping shows: the object is larger than they are,
 // or there is a guard before it.
-func (o *sharedObject) dumpHidden(d *Saver, pagemap *procfs.Pagemap, m *procfs.Mapping) error {
+func (o *sharedObject) dumpHidden(d *Saver, index *pageIndex, m *procfs.Mapping) error {
 	hidden := o.data
 	for i := range d.Mappings {
 		if x := &d.Mappings[i]; isSharedAnon(x) && mappedID(x) == mappedID(m) {
-			guards, err := guardsOf(pagemap, x)
-			if err != nil {
-				return err
-			}
-			for _, r := range shownBy(x, guards) {
+			for _, r := range shownBy(x, index.guardsOf(x)) {
 				hidden = without(hidden, r)
 			}
 		}

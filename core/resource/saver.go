@@ -258,7 +258,7 @@ func (s *Saver) copyRuns(addrs []uint64, runs []procfs.Range) error {
 	if err := s.W.Pages(addrs, nil); err != nil {
 		return err
 	}
-	data := make([]byte, len(addrs)*int(procfs.PageSize))
+	data := s.tree.copied[:len(addrs)*int(procfs.PageSize)]
 	rest := data
 	for _, run := range runs {
 		if err := s.memory.Read(run.Start, rest[:run.Len()]); err != nil {

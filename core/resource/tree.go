@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -32,20 +34,27 @@ type Tree struct {
 	supposed map[inodeID]bool // files that the root would have been given
 	savers   map[*View]*Saver
 
-	pagemap    *procfs.Pagemap // that was asked last
-	pagemapFor *View
+	stats    map[rootedName]unix.Stat_t // of mapped files
+	buildIDs map[inodeID][]byte         // of those, nil for none
+
+	indexing sync.WaitGroup // reads page maps
+	closed   atomic.Bool    // it need not any more
+	copied   []byte         // room for copyPages
 }
 
 // NewTree returns that of processes of which each comes before its children;
 // parent tells the place of its parent, -1 for the first.
 func NewTree(views []*View, parent func(i int) int) *Tree {
 	t := &Tree{
-		Objects: object.NewSaved(),
-		views:   views,
-		parents: make(map[*View]*View),
-		same:    make(map[holder]holder),
-		shared:  make(map[inodeID]*sharedObject),
-		savers:  make(map[*View]*Saver),
+		Objects:  object.NewSaved(),
+		views:    views,
+		parents:  make(map[*View]*View),
+		same:     make(map[holder]holder),
+		shared:   make(map[inodeID]*sharedObject),
+		savers:   make(map[*View]*Saver),
+		stats:    make(map[rootedName]unix.Stat_t),
+		buildIDs: make(map[inodeID][]byte),
+		copied:   make([]byte, copyPages*procfs.PageSize),
 	}
 	t.files = object.NewFiles(func(a, b holder) (int, error) { return kcmp(a.pid, b.pid, kcmpFile, a.fd, b.fd) })
 	for i, v := range views {

@@ -55,10 +55,10 @@ type View struct {
 	threads map[procfs.PID]*procfs.Status // Siblings by number
 	limits  []procfs.Limit                // by RLIMIT number, nil before anything was asked
 
-	tree    *Tree                          // that it is saved with; nil before that is known
-	covered map[int32]bool                 // descriptors whose open files are saved with another one
-	dumped  map[procfs.Addr]*dumpedMapping // what children may refer to, by its start
-	lent    map[int32]bool                 // descriptors that it has for the sake of the tree
+	tree    *Tree          // that it is saved with; nil before that is known
+	covered map[int32]bool // descriptors whose open files are saved with another one
+	index   *pageIndex     // of its memory; nil before Tree.Index
+	lent    map[int32]bool // descriptors that it has for the sake of the tree
 
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked

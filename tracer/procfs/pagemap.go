@@ -36,8 +36,8 @@ const (
 	// SoftDirty: written since /proc/PID/clear_refs was last told 4. Never set
 	// without CONFIG_MEM_SOFT_DIRTY.
 	SoftDirty PageCategory = 1 << 7
-	// Guard: MADV_GUARD_INSTALL. Told since Linux 6.15; Scan with it wraps
-	// EINVAL from 6.7 to 6.14.
+	// Guard: MADV_GUARD_INSTALL. Told since Linux 6.15; before that no page has
+	// it, and those that are are Swapped.
 	Guard PageCategory = 1 << 8
 )
 
@@ -69,8 +69,8 @@ type Pagemap struct {
 	of   *Proc
 	scan bool // PAGEMAP_SCAN is there
 
-	regions []pageRegion // for PAGEMAP_SCAN
-	entries []byte       // for reading, 8 bytes a page
+	regions *[scanRegions]pageRegion // for PAGEMAP_SCAN
+	entries []byte                   // for reading, 8 bytes a page
 }
 
 // Pagemap opens the page map of the process. It wants PTRACE_MODE_READ. The
@@ -90,6 +90,10 @@ func (pm *Pagemap) Close() error {
 	}
 	fd := pm.fd
 	pm.fd = -1
+	if pm.regions != nil {
+		regionsPool.Put(pm.regions)
+		pm.regions = nil
+	}
 	if err := unix.Close(fd); err != nil {
 		return fmt.Errorf("close %s: %w", pm.in, err)
 	}
@@ -106,7 +110,14 @@ func (pm *Pagemap) Close() error {
 // so that pages of zeros count as pages with content, but for the huge page
 // of zeros, which counts as File.
 func (pm *Pagemap) Scan(r Range, q Query) ([]Range, error) {
-	return pm.collect(r, q, 0)
+	yes, _, err := pm.collect(r, q, 0, 0)
+	return yes, err
+}
+
+// Split is Scan that keeps those pages apart that have a category.
+func (pm *Pagemap) Split(r Range, q Query, by PageCategory) (having, lacking []Range, err error) {
+	lacking, having, err = pm.collect(r, q, by, 0)
+	return having, lacking, err
 }
 
 // ScanAndProtect is Scan for memory that a userfaultfd watches with
@@ -119,31 +130,38 @@ func (pm *Pagemap) ScanAndProtect(r Range, q Query) ([]Range, error) {
 	if !pm.scan {
 		return nil, fmt.Errorf("scan and protect %v in %s: %w", r, pm.in, unix.ENOTTY)
 	}
-	return pm.collect(r, q, pmScanWPMatching|pmScanCheckWPAsync)
+	yes, _, err := pm.collect(r, q, 0, pmScanWPMatching|pmScanCheckWPAsync)
+	return yes, err
 }
 
-func (pm *Pagemap) collect(r Range, q Query, flags uint64) ([]Range, error) {
+// collect lists what matches, apart what has any of the categories by.
+func (pm *Pagemap) collect(r Range, q Query, by PageCategory, flags uint64) (lacking, having ranges, err error) {
 	if !r.Aligned() || r.End < r.Start {
-		return nil, fmt.Errorf("scan %v in %s: not a range of pages: %w", r, pm.in, unix.EINVAL)
+		return nil, nil, fmt.Errorf("scan %v in %s: not a range of pages: %w", r, pm.in, unix.EINVAL)
 	}
 	r, ok := r.Intersect(userSpace)
 	if !ok {
-		return nil, nil
+		return nil, nil, nil
 	}
-	var out ranges
-	var err error
+	add := func(r Range, c PageCategory) {
+		if c&by != 0 {
+			having.add(r)
+			return
+		}
+		lacking.add(r)
+	}
 	if pm.scan {
-		err = pm.scanRange(r, q, flags, &out)
+		err = pm.scanRange(r, q, by, flags, add)
 	} else {
-		err = pm.readMapped(r, q, &out)
+		err = pm.readMapped(r, q, add)
 	}
 	if err == nil {
 		err = pm.alive()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("scan %v in %s: %w", r, pm.in, err)
+		return nil, nil, fmt.Errorf("scan %v in %s: %w", r, pm.in, err)
 	}
-	return out, nil
+	return lacking, having, nil
 }
 
 // Frames tells for each page of r, which must be page aligned, where its content
@@ -196,6 +214,10 @@ func (rs *ranges) add(r Range) {
 // The kernel flips the bits of "inverted" before it compares, in both masks,
 // so that a category of NoneOf must not stay in AnyOf.
 func (q Query) masks() (inverted, all, anyOf PageCategory, ok bool) {
+	if q.AllOf&^scanKnows() != 0 {
+		return 0, 0, 0, false
+	}
+	q.NoneOf &= scanKnows()
 	anyOf = q.AnyOf &^ q.NoneOf
 	if q.AllOf&q.NoneOf != 0 || q.AnyOf != 0 && anyOf == 0 || q.NoneOf&content == content {
 		return 0, 0, 0, false
@@ -214,15 +236,20 @@ const content = Present | Swapped
 // scanRegions is how many ranges one PAGEMAP_SCAN may return: 96 KiB.
 const scanRegions = 4096
 
+// regionsPool has room for the answers of PAGEMAP_SCAN that nobody uses.
+var regionsPool = sync.Pool{New: func() any { return new([scanRegions]pageRegion) }}
+
+func takeRegions() *[scanRegions]pageRegion { return regionsPool.Get().(*[scanRegions]pageRegion) }
+
 // scanRange uses the ioctl PAGEMAP_SCAN, admin-guide/mm/pagemap.rst.
-func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error {
+func (pm *Pagemap) scanRange(r Range, q Query, by PageCategory, flags uint64, add func(Range, PageCategory)) error {
 	inverted, all, anyOf, ok := q.masks()
 	if !ok {
 		return nil
 	}
 	r.End = min(r.End, userEnd())
 	if pm.regions == nil {
-		pm.regions = make([]pageRegion, scanRegions)
+		pm.regions = takeRegions()
 	}
 	for !r.Empty() {
 		arg := pmScanArg{
@@ -230,9 +257,9 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 			categoryInverted: uint64(inverted), categoryMask: uint64(all),
 			categoryAnyofMask: uint64(anyOf),
 			// To be asked for no more: regions come apart where these differ.
-			returnMask: uint64(content),
+			returnMask: uint64(content | by&scanKnows()),
 		}
-		n, err := pagemapScan(pm.fd, &arg, pm.regions)
+		n, err := pagemapScan(pm.fd, &arg, pm.regions[:])
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -241,7 +268,7 @@ func (pm *Pagemap) scanRange(r Range, q Query, flags uint64, out *ranges) error 
 		}
 		for _, g := range pm.regions[:n] {
 			if PageCategory(g.categories)&content != 0 {
-				out.add(Range{Start: Addr(g.start), End: Addr(g.end)})
+				add(Range{Start: Addr(g.start), End: Addr(g.end)}, PageCategory(g.categories))
 			}
 		}
 		if n < len(pm.regions) {

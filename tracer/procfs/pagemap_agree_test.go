@@ -69,7 +69,7 @@ func TestScanBothWaysAgree(t *testing.T) {
 		t.Skip("needs: kernel 6.7 (PAGEMAP_SCAN)")
 	}
 	read.scan = false
-	guard := guardTold(ioctl, a.All)
+	guard := guardTold(ioctl)
 	// To a pagemap entry the huge page of zeros is a File page.
 	hugeZeros := scan(t, ioctl, userSpace, Query{AllOf: ZeroPage | Huge})
 	set := rapid.Custom(func(t *rapid.T) PageCategory {

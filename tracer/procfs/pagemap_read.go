@@ -53,9 +53,9 @@ func category(entry uint64) PageCategory {
 // too.
 const sparse = 1 << 30
 
-func (pm *Pagemap) readMapped(r Range, q Query, out *ranges) error {
+func (pm *Pagemap) readMapped(r Range, q Query, add func(Range, PageCategory)) error {
 	if r.Len() < sparse {
-		return pm.readRange(r, q, out)
+		return pm.readRange(r, q, add)
 	}
 	mappings, err := pm.of.Maps()
 	if err != nil {
@@ -66,7 +66,7 @@ func (pm *Pagemap) readMapped(r Range, q Query, out *ranges) error {
 		if !ok {
 			continue
 		}
-		if err := pm.readRange(part, q, out); err != nil {
+		if err := pm.readRange(part, q, add); err != nil {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func (pm *Pagemap) readMapped(r Range, q Query, out *ranges) error {
 }
 
 // readRange reads the entries of all pages in r.
-func (pm *Pagemap) readRange(r Range, q Query, out *ranges) error {
+func (pm *Pagemap) readRange(r Range, q Query, add func(Range, PageCategory)) error {
 	if pm.entries == nil {
 		pm.entries = make([]byte, 8*entriesRead)
 	}
@@ -90,9 +90,9 @@ func (pm *Pagemap) readRange(r Range, q Query, out *ranges) error {
 			return nil // behind the last address of user space
 		}
 		for i := 0; i+8 <= n; i += 8 {
-			if q.match(category(binary.NativeEndian.Uint64(pm.entries[i:]))) {
+			if c := category(binary.NativeEndian.Uint64(pm.entries[i:])); q.match(c) {
 				start := Addr(page << pageShift)
-				out.add(Range{Start: start, End: start + Addr(PageSize)})
+				add(Range{Start: start, End: start + Addr(PageSize)}, c)
 			}
 			page++
 		}

@@ -98,7 +98,7 @@ func checkArena(t *testing.T, pm *Pagemap, a arena) {
 		if !pm.scan {
 			save = union(p.Save, p.Zero)
 		}
-		if p.Guard != nil && !guardTold(pm, p.Range) {
+		if p.Guard != nil && !guardTold(pm) {
 			continue
 		}
 		wantRanges(t, name+": pages to save", save, scan(t, pm, p.Range, PagesToSave))
@@ -107,6 +107,12 @@ func checkArena(t *testing.T, pm *Pagemap, a arena) {
 		}
 		if p.Guard != nil {
 			wantRanges(t, name+": guard pages", p.Guard, scan(t, pm, p.Range, Query{AllOf: Guard}))
+			having, lacking, err := pm.Split(p.Range, Query{NoneOf: File | ZeroPage}, Guard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantRanges(t, name+": guard pages by themselves", p.Guard, having)
+			wantRanges(t, name+": other pages", save, lacking)
 		}
 		if pm.scan {
 			wantRanges(t, name+": pages of zeros", p.Zero, scan(t, pm, p.Range, Query{AllOf: ZeroPage}))
@@ -115,9 +121,22 @@ func checkArena(t *testing.T, pm *Pagemap, a arena) {
 }
 
 // guardTold says whether the kernel tells of guard pages, Linux 6.15.
-func guardTold(pm *Pagemap, r Range) bool {
-	_, err := pm.Scan(r, Query{AllOf: Guard})
-	return err == nil
+func guardTold(pm *Pagemap) bool {
+	return !pm.scan || scanKnows()&Guard != 0
+}
+
+// TestScanWithoutGuards: a kernel before Linux 6.15 refuses to be asked for guards.
+func TestScanWithoutGuards(t *testing.T) {
+	known := scanKnows
+	t.Cleanup(func() { scanKnows = known })
+	scanKnows = func() PageCategory { return ^Guard }
+	inverted, all, anyOf, ok := PagesToSave.masks()
+	if !ok || (inverted|all|anyOf)&Guard != 0 {
+		t.Errorf("pages to save: inverted %#x, all %#x, any %#x, %v", inverted, all, anyOf, ok)
+	}
+	if _, _, _, ok := (Query{AllOf: Guard}).masks(); ok {
+		t.Error("some page may be a guard")
+	}
 }
 
 func checkHuge(t *testing.T, pm *Pagemap, p place) {

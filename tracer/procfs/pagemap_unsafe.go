@@ -1,7 +1,6 @@
 package procfs
 
 import (
-	"os"
 	"runtime"
 	"structs"
 	"sync"
@@ -61,12 +60,26 @@ func pagemapScan(fd int, arg *pmScanArg, vec []pageRegion) (int, error) {
 // PagemapScanSupported says whether the kernel has PAGEMAP_SCAN, Linux 6.7.
 // It asks once.
 var PagemapScanSupported = sync.OnceValue(func() bool {
-	f, err := os.Open("/proc/self/pagemap")
+	fd, err := unix.Open(root+"/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	// An empty range: an older kernel does not know the request at all.
-	_, err = pagemapScan(int(f.Fd()), &pmScanArg{}, nil)
+	_, err = pagemapScan(fd, &pmScanArg{}, nil)
 	return err == nil
+})
+
+// scanKnows are the categories that PAGEMAP_SCAN knows. It refuses others.
+var scanKnows = sync.OnceValue(func() PageCategory {
+	const all, since615 = ^PageCategory(0), Guard
+	fd, err := unix.Open(root+"/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return all // the next scan tells why
+	}
+	defer unix.Close(fd)
+	if _, err := pagemapScan(fd, &pmScanArg{returnMask: uint64(since615)}, nil); err != nil {
+		return all &^ since615
+	}
+	return all
 })

@@ -3,9 +3,9 @@ package procfs
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -144,17 +144,29 @@ func readAll(fd int, buf []byte) ([]byte, error) {
 	}
 }
 
-// read parses one small file of the task.
+// buffers are room for files while they are parsed.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// read parses one small file of the task. What parse returns must not refer to
+// the text.
 func read[T any](p *Proc, name string, parse func([]byte) (T, error)) (T, error) {
 	return readExpect(p, name, 4096, parse)
 }
 
 func readExpect[T any](p *Proc, name string, expect int, parse func([]byte) (T, error)) (T, error) {
 	var zero T
-	data, err := p.readFile(name, expect)
+	fd, err := p.open(name, unix.O_RDONLY)
 	if err != nil {
 		return zero, err
 	}
+	defer unix.Close(fd)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	data, err := readAll(fd, slices.Grow((*buf)[:0], expect))
+	if err != nil {
+		return zero, p.fault("read", name, err)
+	}
+	*buf = data
 	v, err := parse(data)
 	if err != nil {
 		return zero, fmt.Errorf("parse %s/%s: %w", p.in, name, err)
@@ -200,23 +212,33 @@ func (p *Proc) numbers(name string) ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := listNumbers(fd, name)
+	list, err := listNumbers(fd)
 	return list, p.fault("list", name, err)
 }
 
 // listNumbers takes over fd and closes it.
-func listNumbers(fd int, name string) ([]int32, error) {
-	dir := os.NewFile(uintptr(fd), name)
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]int32, 0, len(names))
-	for _, n := range names {
-		if v, err := strconv.ParseInt(n, 10, 32); err == nil {
-			list = append(list, int32(v))
+func listNumbers(fd int) (list []int32, err error) {
+	defer unix.Close(fd)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = slices.Grow((*buf)[:0], direntRoom)
+	var names []string
+	for {
+		n, err := unix.ReadDirent(fd, (*buf)[:direntRoom])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return list, err
+		}
+		_, _, names = unix.ParseDirent((*buf)[:n], -1, names[:0])
+		for _, name := range names {
+			if v, err := strconv.ParseInt(name, 10, 32); err == nil {
+				list = append(list, int32(v))
+			}
 		}
 	}
-	return list, nil
 }
+
+// direntRoom is how much of a directory is read at a time, in bytes.
+const direntRoom = 8 << 10

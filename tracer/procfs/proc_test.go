@@ -154,7 +154,7 @@ func TestEveryProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pids, err := listNumbers(fd, root)
+	pids, err := listNumbers(fd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,7 @@ func (p *Proc) childrenScan() ([]PID, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
-	all, err := listNumbers(fd, root)
+	all, err := listNumbers(fd)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", root, err)
 	}
