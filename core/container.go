@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,8 @@ type Container struct {
 	Init                 bool // the first process is the init of crshim
 	Cgroup, Time         bool // control group and time namespaces
 	Hostname, Domainname string
+	// What CLOCK_MONOTONIC and CLOCK_BOOTTIME showed in a time namespace.
+	Monotonic, Boottime time.Duration
 	// OwnMounts is set if it has a root of its own or bind mounts, which are not saved.
 	OwnMounts bool
 }
@@ -74,7 +77,10 @@ func readContainer(r *image.Reader, f *forest) (*Container, error) {
 	if c.User > UserKeep || c.Net > NetLoopback || rec.Own&^own != 0 || f.living[0].VPID != firstPID {
 		return nil, &fault.Error{Code: fault.ImageValue, Object: "image", Detail: "CONTAINER"}
 	}
-	return c, nil
+	if !c.Time {
+		return c, nil
+	}
+	return c, c.readClocks(r)
 }
 
 // checkFirst refuses to make the first process of a pid namespace one among

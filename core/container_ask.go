@@ -34,6 +34,11 @@ func (c *checkpoint) askContainer() error {
 	}
 	c.within.Hostname = unix.ByteSliceToString(raw[utsNode : 2*utsNode])
 	c.within.Domainname = unix.ByteSliceToString(raw[utsDomain:])
+	if c.within.Time {
+		if err := c.askClocks(); err != nil {
+			return err
+		}
+	}
 	var err error
 	c.ipc, err = root.saver.AskIPC()
 	return err
@@ -45,6 +50,9 @@ func (c *checkpoint) writeContainer(w *image.Writer) error {
 		return nil
 	}
 	if err := w.Put(0, c.within.record()); err != nil {
+		return err
+	}
+	if err := c.within.writeClocks(w); err != nil {
 		return err
 	}
 	return c.ipc.Dump()

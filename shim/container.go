@@ -26,6 +26,7 @@ type containerConfig struct {
 	Init     bool   // the first process is ours, CMD the second
 	CgroupNS bool   `json:",omitzero"`
 	TimeNS   bool   `json:",omitzero"`
+	Clocks   clocks `json:",omitzero"` // of the time namespace, of a restart
 }
 
 // userChoice is the value of --user.
@@ -60,7 +61,7 @@ func (c *containerConfig) flags() uint64 {
 		unix.CLONE_NEWUSER:   c.User != userNone,
 		unix.CLONE_NEWNET:    c.Net != netHost,
 		unix.CLONE_NEWCGROUP: c.CgroupNS,
-		unix.CLONE_NEWTIME:   c.TimeNS,
+		unix.CLONE_NEWTIME:   c.TimeNS && c.Clocks == clocks{},
 	} {
 		if wanted {
 			flags |= flag

@@ -4,6 +4,7 @@ package shim
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
 #include <signal.h>
@@ -28,6 +29,7 @@ struct first {
 	int reports;        // eventfd of the init
 	int session;        // it leads a session of its own
 	int keep_caps;      // the stage and the init have all capabilities, although they are not user 0
+	char clocks[160];   // for timens_offsets of a time namespace; "" for none, or for one that clone makes
 	int pidfd;          // result: of the first process
 };
 
@@ -37,7 +39,7 @@ struct said {
 };
 
 // The steps of struct said, as steps in Go names them.
-enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_STAGE };
+enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_STAGE, STEP_TIME };
 
 static struct rlimit start_files;
 
@@ -104,6 +106,20 @@ static int keep_capabilities(void)
 	return 0;
 }
 
+// The offsets of a time namespace can be set as long as nobody is in it, so it is made by the one who enters it.
+static int enter_time(const char *clocks)
+{
+	int fd;
+
+	if (unshare(CLONE_NEWTIME) || (fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC)) < 0)
+		return -1;
+	if (write(fd, clocks, strlen(clocks)) != (ssize_t)strlen(clocks) || close(fd))
+		return -1;
+	if ((fd = open("/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC)) < 0)
+		return -1;
+	return setns(fd, CLONE_NEWTIME) || close(fd) ? -1 : 0;
+}
+
 // The first process of the container, a copy of a process with threads: nothing but system calls. Single-threaded as it is,
 // the process that it forks has the number 2.
 static void be_first(struct first *f, const sigset_t *mask)
@@ -117,6 +133,8 @@ static void be_first(struct first *f, const sigset_t *mask)
 	if (f->session)
 		setsid();
 	await_word(f); // that the id maps are written
+	if (f->clocks[0] && enter_time(f->clocks))
+		say(f->told, STEP_TIME, -1);
 	if (f->keep_caps && keep_capabilities())
 		say(f->told, STEP_CAPS, -1);
 	if (f->init < 0)
@@ -188,7 +206,7 @@ type firstProcess struct {
 }
 
 // steps are what the first process may fail at, by STEP_ of the C code.
-var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "execute stage"}
+var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "execute stage", "set the clocks"}
 
 // startContainer makes the namespaces and in them the first process, and the stage that becomes CMD. All of it ends with the
 // thread that called.
@@ -228,6 +246,13 @@ func startContainer(config *stageConfig, command []string, known func(*firstProc
 			return nil, fmt.Errorf("make eventfd: %w", err)
 		}
 		first.init, first.reports = C.int(program), C.int(f.reports)
+	}
+	clocks, err := c.Clocks.offsets()
+	if err != nil {
+		return nil, err
+	}
+	for i, char := range []byte(clocks) {
+		first.clocks[i] = C.char(char)
 	}
 	if c.User == userKeep && os.Geteuid() != 0 {
 		first.keep_caps = 1

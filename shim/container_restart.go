@@ -44,6 +44,7 @@ func (r *restart) container(named containerConfig, image string) (*containerConf
 	if c.Hostname == "" {
 		c.Hostname = was.Hostname
 	}
+	c.Clocks = clocks{was.Monotonic, was.Boottime}
 	for choice, saved := range savedUsers {
 		if saved == was.User {
 			c.User = choice

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -200,5 +201,57 @@ func TestContainerFrozen(t *testing.T) {
 		both.ends("exit status 125")
 		again := e.verb("restart", "--thaw", "img2")
 		again.ends("exit status 7")
+	})
+}
+
+// TestContainerClocks restarts a container with a time namespace: in it the time
+// since boot goes on from where it was saved, as the offset shows.
+func TestContainerClocks(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		needsContainers(t, u)
+		if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+			t.Skip("needs: time namespaces")
+		}
+		e := newEnv(t, u)
+		j := e.inContainer(streams{}, "--name", "one", "--timens", "sh", "-c",
+			"while ! [ -e stop ]; do read -r up rest </proc/uptime; echo $up >>out; sleep 0.02; done; exit 7")
+		offset := 0
+		for i := range 2 {
+			e.goesOn()
+			img := e.nth("img", i)
+			e.verb("checkpoint", "--kill", "one", "-o", img).ends("exit status 0")
+			j.ends("signal: killed")
+			time.Sleep(1100 * time.Millisecond)
+			j = e.verb("restart", "--name", "one", img)
+			e.goesOn()
+			shell := 0
+			for _, p := range descendants(j.pid()) {
+				if p.comm == "sh" {
+					shell = p.pid
+				}
+			}
+			m := regexp.MustCompile(`(?m)^boottime +(-\d+) +\d+$`).FindStringSubmatch(e.read(fmt.Sprintf("/proc/%d/timens_offsets", shell)))
+			if m == nil {
+				t.Fatalf("no offset of process %d", shell)
+			}
+			now, err := strconv.Atoi(m[1])
+			if err != nil || now >= offset {
+				t.Errorf("offset %d after %d: %v", now, offset, err)
+			}
+			offset = now
+		}
+		e.write(e.path("stop"), "")
+		j.ends("exit status 7")
+		last := 0.0
+		for line := range strings.Lines(e.read(e.path("out"))) {
+			up, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
+			if err != nil || up < last {
+				t.Fatalf("%q after %v: %v", line, last, err)
+			}
+			last = up
+		}
+		if text := j.output(); text != "" {
+			t.Errorf("restart says %q", text)
+		}
 	})
 }

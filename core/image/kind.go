@@ -29,12 +29,13 @@ const (
 
 // Kinds of our own that this package writes itself.
 const (
-	KindPad       Kind = 6001
-	KindError     Kind = 6002
-	KindSum       Kind = 6003
-	KindMachine   Kind = 6004
-	KindProcess   Kind = 6005
-	KindContainer Kind = 6007
+	KindPad             Kind = 6001
+	KindError           Kind = 6002
+	KindSum             Kind = 6003
+	KindMachine         Kind = 6004
+	KindProcess         Kind = 6005
+	KindContainer       Kind = 6007
+	KindContainerClocks Kind = 6740
 )
 
 // Ranges of kinds.

@@ -98,6 +98,12 @@ type Container struct {
 	Domainname [64]byte `fmt:"text" doc:"as uname(2) has it"`
 }
 
+// ContainerClocks says what the clocks of a time namespace showed.
+type ContainerClocks struct {
+	Monotonic int64 `diff:"-" doc:"CLOCK_MONOTONIC, nanoseconds"`
+	Boottime  int64 `diff:"-" doc:"CLOCK_BOOTTIME, nanoseconds"`
+}
+
 // Bits of Container.Own.
 const (
 	OwnInit   = 1
