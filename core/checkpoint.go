@@ -102,6 +102,7 @@ type checkpoint struct {
 	tree    *resource.Tree
 	within  *Container // nil if the tree is none
 	ipc     *resource.IPC
+	forest  *forest
 	bytes   int64
 	asleep  map[procfs.PID]resource.Asleep
 }
@@ -363,6 +364,9 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 		if err := c.tree.Survey().Err(); err != nil {
 			return err
 		}
+	}
+	if err := c.describe(); err != nil {
+		return err
 	}
 	in := readback(c.req.Out)
 	if in != nil {

@@ -18,9 +18,13 @@ func (r *restart) end() error {
 	for i := range r.forest.ended {
 		z := &r.forest.ended[i]
 		parent := r.plants[z.parent]
-		child, err := r.fork(parent, z.VPID, unix.Signal(z.ExitSignal), 0)
-		if err != nil {
-			return err
+		child := r.leaders[z.VPID]
+		delete(r.leaders, z.VPID)
+		if child == nil {
+			var err error
+			if child, err = r.fork(parent, z.VPID, unix.Signal(z.ExitSignal), 0); err != nil {
+				return err
+			}
 		}
 		if err := r.endOne(child, z); err != nil {
 			return errors.Join(fmt.Errorf("end process %d: %w", z.VPID, err), child.Kill())

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
@@ -13,6 +14,7 @@ import (
 type forest struct {
 	living []process // the root first, each before its children
 	ended  []process
+	strays []*stray
 }
 
 type process struct {
@@ -29,27 +31,44 @@ func (c *checkpoint) memberOf(of *task.Member) *member {
 	return nil
 }
 
-// writeForest writes what TREE lacks, if there is more than one process.
-func (c *checkpoint) writeForest(w *image.Writer) error {
+// describe finds what TREE lacks, if there is more than one process, and refuses
+// what cannot grow again.
+func (c *checkpoint) describe() error {
+	c.forest = &forest{}
 	if len(c.members) == 1 && len(c.frozen.Zombies) == 0 {
 		return nil
 	}
 	for i, m := range c.members {
-		rec := processOf(c, m.view.Status, m.view.Stat)
+		p := process{Process: processOf(c, m.view.Status, m.view.Stat), parent: c.placeOf(m.Parent)}
 		if i == 0 {
-			rec.VPPID = 0
+			p.VPPID = 0
 		}
-		rec.Shares = c.tree.Shares(m.view)
-		if err := w.Put(0, &rec); err != nil {
-			return err
-		}
+		p.Shares = c.tree.Shares(m.view)
+		c.forest.living = append(c.forest.living, p)
 	}
 	for _, z := range c.frozen.Zombies {
 		rec, err := c.zombie(z)
 		if err != nil {
 			return err
 		}
-		if err := w.Put(0, rec); err != nil {
+		c.forest.ended = append(c.forest.ended, process{Process: *rec, parent: c.placeOf(z.Parent)})
+	}
+	if err := c.forest.findStrays(); err != nil {
+		return &fault.Error{Code: fault.SessionEnded, Object: c.members[0].view.Name(), Err: err}
+	}
+	return nil
+}
+
+// placeOf is the place of a process among the members, -1 for the parent of the
+// root.
+func (c *checkpoint) placeOf(of *task.Member) int {
+	return slices.IndexFunc(c.members, func(m *member) bool { return m.Member == of })
+}
+
+// writeForest writes it.
+func (c *checkpoint) writeForest(w *image.Writer) error {
+	for _, p := range slices.Concat(c.forest.living, c.forest.ended) {
+		if err := w.Put(0, &p.Process); err != nil {
 			return err
 		}
 	}
@@ -136,7 +155,7 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 	if len(f.living) != len(pids) {
 		return nil, badForest("%d processes, and more of %d", len(pids), len(f.living))
 	}
-	return f, nil
+	return f, f.findStrays()
 }
 
 func badForest(format string, args ...any) error {

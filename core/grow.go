@@ -67,11 +67,11 @@ func (r *restart) grow() error {
 				return err
 			}
 		}
-		p := &plant{process: proc}
-		var err error
-		if p.tracee, err = r.fork(parent, proc.Process.VPID, unix.Signal(proc.ExitSignal), together(proc.Shares)); err != nil {
+		made, err := r.bear(i + 1)
+		if err != nil {
 			return err
 		}
+		p := &plant{process: proc, tracee: made.tracee, leads: made.leads}
 		r.plants = append(r.plants, p)
 		if p.view, err = resource.Glance(p.tracee.TID(), true); err != nil {
 			return err
@@ -125,21 +125,25 @@ func together(shares uint32) (flags uint64) {
 
 // fork has a staged process make a child, with flags of clone(2).
 func (r *restart) fork(parent *plant, number int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
+	return r.forkBy(parent.remote, parent.view.Name(), number, signal, flags)
+}
+
+func (r *restart) forkBy(parent *tracer.Remote, name string, number int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
 	var tid procfs.PID
 	if r.numbers {
 		tid = procfs.PID(number)
 	}
-	child, err := parent.remote.Fork(tid, signal, flags)
+	child, err := parent.Fork(tid, signal, flags)
 	if errors.Is(err, unix.EEXIST) && !r.keepPIDs {
 		// Somebody was faster, or it is that of a process group or a session.
 		r.warn("process id %d is taken: the process gets another one", number)
-		child, err = parent.remote.Fork(0, signal, flags)
+		child, err = parent.Fork(0, signal, flags)
 	}
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return nil, &fault.Error{Code: fault.PIDTaken, Object: fmt.Sprintf("pid %d", number), Err: err}
 	case errors.Is(err, unix.EAGAIN):
-		return nil, &fault.Error{Code: fault.ThreadLimit, Object: parent.view.Name(), Err: err}
+		return nil, &fault.Error{Code: fault.ThreadLimit, Object: name, Err: err}
 	}
 	return child, err
 }
@@ -156,17 +160,23 @@ func (r *restart) chooseNumbers() error {
 		whyNot = "to choose them takes CAP_CHECKPOINT_RESTORE"
 	default:
 		p := root.remote.Program()
-		all := slices.Concat(r.forest.living[1:], r.forest.ended)
+		var all []int32
+		for _, process := range slices.Concat(r.forest.living[1:], r.forest.ended) {
+			all = append(all, process.VPID)
+		}
+		for _, s := range r.forest.strays {
+			all = append(all, s.number)
+		}
 		rows := make([]*tracer.Row, len(all))
-		for i := range all {
-			rows[i] = p.Call(unix.SYS_SCHED_GETSCHEDULER, tracer.Imm(uint64(all[i].VPID))).Tolerate()
+		for i, number := range all {
+			rows[i] = p.Call(unix.SYS_SCHED_GETSCHEDULER, tracer.Imm(uint64(number))).Tolerate()
 		}
 		if err := p.Run(); err != nil {
 			return fmt.Errorf("look for free process ids: %w", err)
 		}
 		for i, row := range rows {
 			if !errors.Is(row.Err(), unix.ESRCH) {
-				whyNot = fmt.Sprintf("%d is taken", all[i].VPID)
+				whyNot = fmt.Sprintf("%d is taken", all[i])
 			}
 		}
 	}
@@ -218,8 +228,7 @@ func (r *restart) arrange() error {
 // group brings about the process groups. That of the first process is whatever
 // it is, and so is everybody's who was in it.
 func (r *restart) group() error {
-	now := make(map[int32]uint64)
-	r.groups = now
+	now := r.groups
 	own, err := r.plants[0].remote.Syscall(unix.SYS_GETPGID, 0)
 	if err != nil {
 		return err
@@ -305,6 +314,9 @@ func (r *restart) commit() error {
 // giveBack ends the borrowing. If the restart has failed no child is left.
 func (r *restart) giveBack(failed bool) error {
 	var errs []error
+	if failed {
+		errs = append(errs, r.endUnborn())
+	}
 	for _, p := range slices.Backward(r.plants) {
 		if p.builder != nil {
 			errs = append(errs, p.builder.Close())

@@ -1,10 +1,13 @@
 package core
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // relative is a process and its place in a tree.
@@ -45,7 +48,9 @@ func checkRelations(all []*relative) (list fault.List, err error) {
 			}
 		}
 		if !r.inheritsSession() {
-			list = append(list, &fault.Error{Code: fault.SessionEnded, Object: r.view.Name(), Detail: fmt.Sprintf("session %d", r.view.Stat.Session)})
+			if why := r.stray(all); why != "" {
+				list = append(list, &fault.Error{Code: fault.SessionEnded, Object: r.view.Name(), Detail: why})
+			}
 		}
 	}
 	return list, nil
@@ -67,4 +72,52 @@ func (r *relative) inheritsSession() bool {
 		}
 	}
 	return false
+}
+
+// stray tells why the session of a process, which its parent has not, cannot be
+// made again; see forest.findStrays.
+func (r *relative) stray(all []*relative) string {
+	session := r.view.Stat.Session
+	if session == 0 {
+		return "session of another pid namespace"
+	}
+	for _, o := range all[1:] {
+		switch {
+		case o.view.PID == session && o.parent == r.parent:
+			return ""
+		case o.view.PID == session:
+			return fmt.Sprintf("session of %s, which has another parent", o.view.Name())
+		case o.view.Stat.Session == session && o.parent != r.parent && !o.inheritsSession():
+			return fmt.Sprintf("session %d, as is %s, which has another parent", session, o.view.Name())
+		}
+	}
+	stat, err := leaderOf(session)
+	inside := func(o *relative) bool { return stat != nil && o.view.PID == stat.PPid }
+	switch ended := stat == nil || stat.State == 'Z' || stat.State == 'X'; {
+	case err != nil:
+		return fmt.Sprintf("session %d: %v", session, err)
+	case !ended:
+		return fmt.Sprintf("session %d, whose leader is outside of the tree", session)
+	case slices.ContainsFunc(all, inside) && !inside(r.parent):
+		return fmt.Sprintf("session %d, whose leader has ended as a child of another one", session)
+	}
+	return ""
+}
+
+// leaderOf looks at who led a session; nil if nothing is left of him. Nobody else
+// has the number as long as there is the session.
+func leaderOf(session procfs.PID) (*procfs.Stat, error) {
+	proc, err := procfs.Open(session)
+	if errors.Is(err, procfs.ErrGone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	stat, err := proc.Stat()
+	if errors.Is(err, procfs.ErrGone) {
+		return nil, nil
+	}
+	return stat, err
 }

@@ -19,8 +19,9 @@ var Relations = []Relation{
 		"Also those whose leaders have ended. The group of the first process is the restarter's, and so is that of who shared it; " +
 			"an interactive shell as the first process does not get its job control back."},
 	{"sessions", resource.Partial,
-		"The first process is in the restarter's session, as are those that shared its own. Others are led again by who led them. " +
-			"One that has lost its leader, and is not the first process's, is refused."},
+		"The first process is in the restarter's session, as are those that shared its own. Others are led again by who led them, or " +
+			"by nobody where the leader has ended (daemons). Refused: a session whose leader lives outside of the tree, and one into which " +
+			"processes with different parents have come."},
 	{"zombies", resource.Partial,
 		"Number, name, group, status. What they used of the processor, their user and whether they dumped core is not kept."},
 	{"stopped processes", resource.Full,

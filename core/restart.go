@@ -126,6 +126,10 @@ type restart struct {
 	taskIn tracer.FD
 	plants []*plant         // the processes as they grow, the caller first
 	groups map[int32]uint64 // process groups by what they were, in the numbers of the first process
+
+	born     map[int]*born            // before the image comes to them, by their places
+	leaders  map[int32]*tracer.Tracee // of sessions, who are to end as the image has it
+	unwanted *tracer.Tracee           // who leads a session for the moment
 }
 
 // open carries out what needs no process yet.
@@ -177,6 +181,7 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 		return nil, errors.Join(err, r.giveUp(err))
 	}
 	r.plants = []*plant{{process: r.forest.living[0], tracee: r.tracee, view: view}}
+	r.born, r.leaders, r.groups = make(map[int]*born), make(map[int32]*tracer.Tracee), make(map[int32]uint64)
 	defer r.closePlants()
 	if err := r.rebuild(); err != nil {
 		err = imageError(err)

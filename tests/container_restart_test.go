@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,6 +43,15 @@ func (e *env) goesOn() {
 	e.until("the container counts", func() bool { return e.count() > n+3 })
 }
 
+// daemon is what else it does: one process that the init has taken in, in the
+// session of who has ended, says the same line all the time.
+const daemon = `
+	setsid sh -c '(while ! [ -e stop ]; do
+		read -r own name state parent group session rest </proc/self/stat
+		[ $parent != 1 ] || echo "$own $parent $group $session" >>daemon
+		sleep 0.02
+	done) &'`
+
 // TestContainerRestart saves a container three times and restarts it as one: its
 // processes have the numbers that they had, it its host name, and its end is
 // that of crshim restart.
@@ -49,21 +59,31 @@ func TestContainerRestart(t *testing.T) {
 	eachUser(t, func(t *testing.T, u user) {
 		needsContainers(t, u)
 		e := newEnv(t, u)
-		j := e.inContainer(streams{}, "--name", "one", "--hostname", "inside", "--net", "loopback", "sh", "-c", counting)
+		j := e.inContainer(streams{}, "--name", "one", "--hostname", "inside", "--net", "loopback", "sh", "-c", daemon+counting)
 		for i := range 3 {
 			e.goesOn()
+			e.until("it has a daemon", func() bool { return exists(e.path("daemon")) })
 			img := e.nth("img", i)
 			e.verb("checkpoint", "--kill", "one", "-o", img).ends("exit status 0")
 			j.ends("signal: killed")
 			n := e.count()
 			j = e.verb("restart", "--name", "one", img)
 			e.until("it goes on", func() bool { return e.count() > n+3 })
+			said := e.read(e.path("daemon"))
+			e.until("its daemon goes on", func() bool { return len(e.read(e.path("daemon"))) > len(said) })
 			if text := j.output(); text != "" {
 				t.Errorf("restart says %q", text)
 			}
 		}
 		e.write(e.path("stop"), "")
 		j.ends("exit status 7")
+		said := strings.Split(strings.TrimSuffix(e.read(e.path("daemon")), "\n"), "\n")
+		if m := regexp.MustCompile(`^(\d+) 1 (\d+) (\d+)$`).FindStringSubmatch(said[0]); m == nil || m[1] == m[3] || m[2] != m[3] {
+			t.Errorf("the daemon says %q", said[0])
+		}
+		if all := slices.Compact(said); len(all) != 1 {
+			t.Errorf("the daemon says %q", all)
+		}
 		form := regexp.MustCompile(`^2 1 inside (\d+) (\d+)$`)
 		reader := ""
 		for i, line := range strings.Split(strings.TrimSuffix(e.read(e.path("out")), "\n"), "\n") {

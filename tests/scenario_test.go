@@ -308,7 +308,8 @@ var refusalCodes = map[string]string{
 
 	"traces":        "015",
 	"same-memory":   "017",
-	"lost-session":  "019",
+	"two-parents":   "019",
+	"led-outside":   "019",
 	"parent-left":   "409",
 	"vfork-stopped": "023",
 	"other-network": "020",

@@ -36,7 +36,9 @@ func (a *cloneArgs) encode() []byte {
 // Its number in the innermost namespace is tid, or any if tid is 0 (clone3(2),
 // set_tid). At its end the parent gets the signal, 0 for none. Of the flags of
 // clone(2) it may have CLONE_FILES and CLONE_FS in common with the process: what
-// it does to the descriptors is then done to both.
+// it does to the descriptors is then done to both. With CLONE_PARENT it is a child
+// of who the parent of the process is, by the same signal as that: signal must be
+// 0, and to wait for it is the matter of that one.
 //
 // Until it is detached the child ends when we do, by ExitKill; the caller has to
 // kill it if fn fails. An undo call of the parent reaps it.
@@ -76,7 +78,9 @@ func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Tracee,
 	}
 	row := p.Call(unix.SYS_CLONE3, Ptr(p.Bytes(args.encode())), Imm(cloneArgsSize))
 	row.ctl |= ctlSpawn
-	row.Undo(unix.SYS_WAIT4, row, Imm(0), Imm(unix.WALL), Imm(0))
+	if flags&unix.CLONE_PARENT == 0 {
+		row.Undo(unix.SYS_WAIT4, row, Imm(0), Imm(unix.WALL), Imm(0))
+	}
 	if err := p.Run(); err != nil {
 		return nil, err
 	}

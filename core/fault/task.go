@@ -78,7 +78,7 @@ var tasks = []Entry{
 		"For the time of a checkpoint the first process of a tree holds what the others share, and its limit on open files (RLIMIT_NOFILE) is too low for that.",
 		"Raise the limit of the first process, with prlimit --nofile."},
 	{SessionEnded, unix.EOPNOTSUPP, "cannot save {the process}: its session cannot be made again",
-		"A process inherits its session or leads it. That of this process is led by nobody of the tree, and is not that of its first process.",
+		"A process inherits its session or leads it. That of this process is led by somebody outside of the tree; or its leader, who has to make it again, has another parent than the process has.",
 		"Save the tree from a process further up, or let such daemons lead sessions of their own."},
 	{OtherNamespaces, unix.EPERM, "cannot save {the process}: it lives in other namespaces than the rest of the tree",
 		"The processes of one image must share their namespaces, as the 2009 code demanded.",

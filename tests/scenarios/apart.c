@@ -4,7 +4,6 @@
 #include "tree.h"
 
 #include <sched.h>
-#include <sys/wait.h>
 
 static void all_verify(int cycle) { all(cycle); }
 
@@ -28,40 +27,6 @@ static void vm_setup(void)
 
 	on_setup();
 	check(clone(beside, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL) > 0);
-}
-
-/* An orphan, whose session has lost its leader. */
-static void session_begin(void)
-{
-	pid_t grandparent = getppid(), pid;
-
-	pid = fork();
-	check(pid >= 0);
-	if (!pid) {
-		check(setsid() > 0);
-		pid = fork();
-		check(pid >= 0);
-		if (pid)
-			_exit(0);
-		while (getppid() != grandparent)
-			usleep(1000);
-		check_eq(prctl(PR_SET_PDEATHSIG, SIGKILL), 0);
-		control->page[0] = 1;
-		for (;;)
-			pause();
-	}
-	check_eq(waitpid(pid, NULL, 0), pid);
-	while (!*(volatile char *)control->page)
-		usleep(1000);
-}
-
-static const struct child loses = { session_begin, NULL };
-
-static void session_setup(void)
-{
-	check_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-	share();
-	grow(&loses);
 }
 
 /* Huge pages that two children share, and of which their parent has lost a part. */
@@ -106,7 +71,6 @@ static void net_setup(void)
 
 SCENARIOS(
 	{ .name = "same-memory", .flags = EXTERNAL | REFUSED, .setup = vm_setup, .verify = all_verify, .refused = EOPNOTSUPP },
-	{ .name = "lost-session", .flags = EXTERNAL | REFUSED, .setup = session_setup, .verify = all_verify, .refused = EOPNOTSUPP },
 	{ .name = "huge-partly", .flags = EXTERNAL | REFUSED, .setup = huge_setup, .verify = all_verify, .refused = EOPNOTSUPP },
 	{ .name = "other-network", .flags = EXTERNAL | REFUSED, .setup = net_setup, .verify = all_verify, .refused = EPERM },
 )
