@@ -20,8 +20,12 @@ type Container struct {
 	Hostname, Domainname string
 	// What CLOCK_MONOTONIC and CLOCK_BOOTTIME showed in a time namespace.
 	Monotonic, Boottime time.Duration
-	// OwnMounts is set if it has a root of its own or bind mounts, which are not saved.
+	// Rootfs is the directory of the host that is its root, "" if that is the root of the host.
+	Rootfs string
+	// OwnMounts is set if Mounts tells what is mounted in it, as every image does now.
 	OwnMounts bool
+	Mounts    []Mount
+	plan      *mountPlan // of one that is being saved
 }
 
 // UserNamespace says who the user of a container is in it.
@@ -77,10 +81,12 @@ func readContainer(r *image.Reader, f *forest) (*Container, error) {
 	if c.User > UserKeep || c.Net > NetLoopback || rec.Own&^own != 0 || f.living[0].VPID != firstPID {
 		return nil, &fault.Error{Code: fault.ImageValue, Object: "image", Detail: "CONTAINER"}
 	}
-	if !c.Time {
-		return c, nil
+	if c.Time {
+		if err := c.readClocks(r); err != nil {
+			return nil, err
+		}
 	}
-	return c, c.readClocks(r)
+	return c, c.readMounts(r)
 }
 
 // checkFirst refuses to make the first process of a pid namespace one among

@@ -55,5 +55,11 @@ func (c *checkpoint) writeContainer(w *image.Writer) error {
 	if err := c.within.writeClocks(w); err != nil {
 		return err
 	}
+	if err := c.within.writeMounts(w); err != nil {
+		return err
+	}
+	if err := c.writeContents(w); err != nil {
+		return err
+	}
 	return c.ipc.Dump()
 }

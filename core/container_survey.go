@@ -1,7 +1,6 @@
 package core
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -46,21 +45,11 @@ func (c *Container) survey(v *resource.View) (list fault.List, err error) {
 		return nil, err
 	}
 	defer self.Close()
-	if c.OwnMounts {
-		list = append(list, &fault.Error{Code: fault.ContainerMounts, Object: "/ of " + v.Name(), Detail: "made with --rootfs or --bind"})
-	} else {
-		ours, err := self.ReadFile("mountinfo")
-		if err != nil {
-			return nil, err
-		}
-		theirs, err := v.Proc.ReadFile("mountinfo")
-		if err != nil {
-			return nil, err
-		}
-		for _, place := range foreignMounts(theirs, ours) {
-			list = append(list, &fault.Error{Code: fault.ContainerMounts, Object: place + " of " + v.Name()})
-		}
+	plan, err := planMounts(v, c.Rootfs)
+	if err != nil {
+		return nil, err
 	}
+	c.plan, c.Mounts, c.Rootfs, list = plan, plan.list, plan.rootfs, plan.refused
 	if c.Net == NetHost {
 		return list, nil
 	}
@@ -80,40 +69,6 @@ func (c *Container) survey(v *resource.View) (list fault.List, err error) {
 	}
 	return list, nil
 }
-
-// foreignMounts returns the places of mounts (mountinfo of proc_pid_mountinfo(5))
-// that a new container here would not have: it begins with ours, and has one
-// /proc of its own.
-func foreignMounts(theirs, ours []byte) (places []string) {
-	known := make(map[string]int)
-	for line := range bytes.Lines(ours) {
-		if f := strings.Fields(string(line)); len(f) > 5 {
-			known[mountKey(f)]++
-		}
-	}
-	own := 0
-	for line := range bytes.Lines(theirs) {
-		f := strings.Fields(string(line))
-		if len(f) <= 5 {
-			continue
-		}
-		key := mountKey(f)
-		separator := slices.Index(f, "-")
-		switch {
-		case known[key] > 0:
-			known[key]--
-		case own == 0 && f[3] == "/" && f[4] == "/proc" && separator > 0 && separator+1 < len(f) && f[separator+1] == "proc":
-			own++
-		default:
-			places = append(places, f[4])
-		}
-	}
-	return places
-}
-
-// mountKey is the same for a mount and its copy in another namespace: device,
-// root, place and options.
-func mountKey(f []string) string { return strings.Join(f[2:6], " ") }
 
 // network tells whether lo is up in the network namespace of a process, and
 // what else there is.

@@ -36,6 +36,7 @@ type Engine struct {
 // Records returns the table of every record that an image may hold.
 var Records = func() *image.Table {
 	specs := append(append([]image.Spec{}, image.V13...), image.Common...)
+	specs = append(specs, containerRecords...)
 	return image.MustTable(append(specs, resource.Records()...)...)
 }()
 

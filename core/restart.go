@@ -252,6 +252,10 @@ func (r *restart) stage() (err error) {
 			return fmt.Errorf("hand the image to %s: %w", root.view.Name(), err)
 		}
 	}
+	// A caller is in a container already, whose mounts are as they are.
+	if err := r.contents(func(int, []byte) error { return nil }); err != nil {
+		return err
+	}
 	if err := r.load(root); err != nil {
 		return err
 	}

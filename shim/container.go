@@ -23,6 +23,7 @@ type containerConfig struct {
 	Domain   string `json:",omitzero"` // NIS domain name, of a restart
 	Rootfs   string `json:",omitzero"`
 	Binds    []bind `json:",omitempty"`
+	Feed     socket `json:",omitzero"` // of a restart: a pipe that tells what to mount (container_feed.go)
 	Init     bool   // the first process is ours, CMD the second
 	CgroupNS bool   `json:",omitzero"`
 	TimeNS   bool   `json:",omitzero"`
@@ -138,7 +139,19 @@ func (f *containerFlags) container(command []string) (*containerConfig, error) {
 		err = errors.Join(err, checkName(c.Name))
 	}
 	err = errors.Join(err, checkHostname(c.Hostname))
-	for _, text := range f.binds {
+	err = errors.Join(err, c.place(f.binds))
+	if c.User == userAuto {
+		c.User = userRoot
+		if askCapability(unix.CAP_SYS_ADMIN).answer == yes {
+			c.User = userNone
+		}
+	}
+	return &c, err
+}
+
+// place takes what the command line says of files.
+func (c *containerConfig) place(binds []string) (err error) {
+	for _, text := range binds {
 		b, bindErr := parseBind(text)
 		c.Binds, err = append(c.Binds, b), errors.Join(err, bindErr)
 	}
@@ -147,13 +160,7 @@ func (f *containerFlags) container(command []string) (*containerConfig, error) {
 		c.Rootfs, absErr = filepath.Abs(c.Rootfs)
 		err = errors.Join(err, absErr)
 	}
-	if c.User == userAuto {
-		c.User = userRoot
-		if askCapability(unix.CAP_SYS_ADMIN).answer == yes {
-			c.User = userNone
-		}
-	}
-	return &c, err
+	return err
 }
 
 // inits are programs that are made to be the first process: they reap and pass signals on.

@@ -32,6 +32,9 @@ func (c *containerConfig) enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return mountFault("/", err)
 	}
+	if c.Feed > 0 {
+		return c.remountAll()
+	}
 	return c.mountAll()
 }
 

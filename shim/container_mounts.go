@@ -74,14 +74,18 @@ func openRoot(dir string) (*root, error) {
 
 // open finds a place in the root. Its name for mount(2) is place.
 func (r *root) open(target string) (int, error) {
-	fd, err := unix.Openat2(r.fd, strings.TrimPrefix(target, "/"), &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := r.find(target)
 	if err != nil {
 		return -1, mountFault(r.path+target, err)
 	}
 	return fd, nil
+}
+
+func (r *root) find(target string) (int, error) {
+	return unix.Openat2(r.fd, strings.TrimPrefix(target, "/"), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
 }
 
 func place(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }

@@ -25,7 +25,7 @@ var (
 func (c *containerConfig) saved() *core.Container {
 	return &core.Container{
 		User: savedUsers[c.User], Net: savedNets[c.Net], Init: c.Init, Cgroup: c.CgroupNS, Time: c.TimeNS,
-		OwnMounts: c.Rootfs != "" || len(c.Binds) > 0,
+		Rootfs: c.Rootfs,
 	}
 }
 
@@ -34,7 +34,7 @@ func (c *containerConfig) saved() *core.Container {
 func (r *restart) container(named containerConfig, image string) (*containerConfig, error) {
 	was := r.opened.Container
 	if was == nil {
-		if named.Name != "" || named.Hostname != "" {
+		if named.Name != "" || named.Hostname != "" || named.Rootfs != "" || len(named.Binds) > 0 {
 			return nil, &fault.Error{Code: fault.NoContainerHere, Object: image}
 		}
 		return nil, nil
@@ -55,11 +55,36 @@ func (r *restart) container(named containerConfig, image string) (*containerConf
 			c.Net = choice
 		}
 	}
+	if err := r.expectMounts(&c, image); err != nil {
+		return nil, err
+	}
 	var err error
 	if r.adopt, r.config.Adopt, err = socketPair(); err != nil {
 		return nil, err
 	}
 	return &c, c.list(image)
+}
+
+// expectMounts sees to it that what the container had mounted can be mounted, and makes the pipe by which its first process is told.
+func (r *restart) expectMounts(c *containerConfig, image string) error {
+	was := r.opened.Container
+	switch {
+	case c.Rootfs != "" && was.Rootfs == "":
+		return &fault.Error{Code: fault.NoContainerHere, Object: image, Detail: "--rootfs: its root was that of the host"}
+	case !was.OwnMounts:
+		return nil
+	case c.Rootfs == "":
+		c.Rootfs = was.Rootfs
+	}
+	if err := c.checkMounts(was.Mounts); err != nil {
+		return err
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	c.Feed, r.feed = socket(ends[0]), os.NewFile(uintptr(ends[1]), "mounts")
+	return nil
 }
 
 // handOver tells the parent of a restored container who CMD is and gives it the eventfd of the init, before they run: what becomes

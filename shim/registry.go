@@ -185,9 +185,14 @@ func (c *containerConfig) list(command string) error {
 	return err
 }
 
-// release gives up the name, which the stages hold that come after this one.
+// release gives up the name, which the stages hold that come after this one, and what is meant for the last of them.
 func (c *containerConfig) release() error {
-	if c == nil || c.Listed == 0 {
+	if c == nil {
+		return nil
+	}
+	c.Feed.close()
+	c.Feed = 0
+	if c.Listed == 0 {
 		return nil
 	}
 	fd := c.Listed

@@ -56,6 +56,7 @@ func newRestartCommand() *cobra.Command {
 	var pids, pidfile string
 	var frozen, thaw bool
 	var named containerConfig
+	var binds []string
 	cmd := &cobra.Command{
 		Use:     "restart [flags] FILE|-",
 		Aliases: []string{"rs"},
@@ -79,7 +80,8 @@ It runs at once, or with --frozen only after crshim thaw: that is how the docume
 at it, move it or attach to it first. By default it runs, as the command line waits for its end.
 
 A container comes back as one, with namespaces and process ids of its own; --pids is not about it. Its process id is that of its first
-process.
+process. What was mounted in it is mounted again, a tmpfs with what was in it. With --rootfs another directory is its root, and with
+--bind something else appears in it; files are looked up there. A directory that is missing is an error before anything is made.
 
 If the calls checkpoint and restart worked for the process when it was saved, they work again.`,
 		Example: `  crshim restart img
@@ -96,7 +98,7 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 			if cmd.Flags().Changed("name") {
 				err = errors.Join(err, checkName(named.Name))
 			}
-			if err = errors.Join(err, checkHostname(named.Hostname)); err != nil {
+			if err = errors.Join(err, checkHostname(named.Hostname), named.place(binds)); err != nil {
 				return usageError{cmd: cmd, err: err}
 			}
 			r.PIDs, r.policy = pidsChoice(pids), policy
@@ -117,6 +119,8 @@ If the calls checkpoint and restart worked for the process when it was saved, th
 	flags.BoolVar(&frozen, "frozen", false, "leave it frozen, as by crshim freeze: crshim thaw lets it run")
 	flags.BoolVar(&thaw, "thaw", false, "let it run at once, which is the default")
 	cmd.MarkFlagsMutuallyExclusive("frozen", "thaw")
+	flags.StringVar(&named.Rootfs, "rootfs", "", "of a container: its root is the directory `DIR`, instead of the one that it was")
+	flags.StringArrayVar(&binds, "bind", nil, "of a container: `SRC:DST[:ro]`, what is at SRC appears at DST, also instead of what did")
 	policies.register(cmd)
 	log.register(flags)
 	if err := cmd.RegisterFlagCompletionFunc("pids", cobra.FixedCompletions(pidsChoices, cobra.ShellCompDirectiveNoFileComp)); err != nil {

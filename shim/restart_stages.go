@@ -22,7 +22,8 @@ type restart struct {
 	image   *os.File
 	opened  *core.Opened
 	hold    socket
-	adopt   socket // from __parent of a container
+	adopt   socket   // from __parent of a container
+	feed    *os.File // tells the stage in a container what to mount; nil without one
 	done    chan outcome
 	stdout  io.Writer
 	pidfile *pidFile
@@ -72,6 +73,10 @@ func (r *restart) run() {
 }
 
 func (r *restart) fill() (int, error) {
+	if err := r.feedMounts(); err != nil {
+		r.opened.Close()
+		return 0, err
+	}
 	waiting, pidfd, err := r.hold.receive()
 	if err != nil {
 		r.opened.Close()

@@ -102,7 +102,7 @@ func (c *stageConfig) keep(f func(fd int)) {
 		fds = append(fds, int(c.Restart.Hold), int(c.Restart.Adopt))
 	}
 	if c.Container != nil {
-		fds = append(fds, c.Container.Listed)
+		fds = append(fds, c.Container.Listed, int(c.Container.Feed))
 	}
 	for _, fd := range fds {
 		if fd > 0 {

@@ -21,6 +21,9 @@ const (
 	ContainerMounts     Code = 3115
 	ContainerIPC        Code = 3116
 	NoContainerHere     Code = 3118
+	ContainerContents   Code = 3119
+	MountPlace          Code = 3120
+	ContainerUnpack     Code = 3121
 	IPCFailed           Code = 3125
 	Mqueue              Code = 3126
 )
@@ -72,16 +75,27 @@ var containers = []Entry{
 		"Of a network namespace an image keeps whether lo is up, and nothing else.",
 		"Remove what was configured in it, or use crshim run --container --net host."},
 	{ContainerMounts, unix.EINVAL, "cannot save {the mount}",
-		"Of the mounts of a container an image keeps those that crshim run --container makes by default. What was mounted in it, a root of its own " +
-			"and bind mounts are not kept.",
-		"Unmount it, or have crshim run without --rootfs and --bind."},
+		"Kept are tmpfs with what is in it, /proc, /dev/pts, message queues, sysfs and bind mounts, if they are private. Other file systems that were mounted in the container, " +
+			"and a tmpfs that another mount covers or of which only a part is mounted, are not.",
+		"Unmount it, or mount it on the host and give it to the container by --bind."},
 	{ContainerIPC, unix.EINVAL, "cannot save {the IPC objects of the container}",
 		"System V shared memory, semaphores and message queues, and POSIX message queues, end with the namespace that they are in. They are saved by " +
 			"the first process of the container, as far as it may look at them and there is a way to look.",
 		"See the detail, and docs/containers.md. Remove what is not needed before: ipcrm, mq_unlink."},
-	{NoContainerHere, unix.EINVAL, "cannot give {the image} a name or a host name: it holds no container",
-		"--name and --hostname are about a container, which is what crshim checkpoint saves by its name or by its first process.",
+	{NoContainerHere, unix.EINVAL, "cannot restore {the image} as the container that is asked for",
+		"--name, --hostname, --rootfs and --bind are about a container, which is what crshim checkpoint saves by its name or by its first process; " +
+			"another root takes a container that had one of its own.",
 		"Leave them out, or save the container as a whole."},
+	{ContainerContents, unix.EIO, "cannot save the contents of {the mount}",
+		"A tmpfs ends with the container, so all that is in it goes into the image. It is read with the rights of the first process; owners that the " +
+			"container does not know, flags of chattr(1) and, in a user namespace, extended attributes other than user.* are not kept.",
+		"See the cause at the end of the line, and remove the file or change what is said of it."},
+	{MountPlace, unix.ENOENT, "cannot mount at {the place} again: a directory or file is missing",
+		"What was mounted in the container is mounted again where it was, and what was bound from the host must still be there.",
+		"Make the directory, or give another one: crshim restart --rootfs DIR --bind SRC:DST."},
+	{ContainerUnpack, unix.EIO, "cannot restore the contents of {the mount}",
+		"The files of a tmpfs are made again with the rights of the user of the container.",
+		"See the cause at the end of the line. Devices and trusted attributes take the rights that they took before."},
 	{IPCFailed, 0, "cannot make {the IPC object} of the container again",
 		"What was in the IPC namespace is made by the first process of the new container, with its rights and within its limits (RLIMIT_MSGQUEUE, RLIMIT_MEMLOCK).",
 		"See the cause at the end of the line."},
