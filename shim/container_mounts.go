@@ -82,7 +82,7 @@ func (r *root) open(target string) (int, error) {
 }
 
 func (r *root) find(target string) (int, error) {
-	return unix.Openat2(r.fd, strings.TrimPrefix(target, "/"), &unix.OpenHow{
+	return unix.Openat2(r.fd, "./"+strings.TrimPrefix(target, "/"), &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})

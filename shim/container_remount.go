@@ -150,13 +150,10 @@ func (m *remount) mount(i int) error {
 
 // inside opens what is bound from another mount.
 func (m *remount) inside(o *core.Mount) (int, error) {
-	fd, err := unix.Openat2(m.at[o.From], strings.TrimPrefix(o.Source, "/"), &unix.OpenHow{
+	fd, err := unix.Openat2(m.at[o.From], "./"+strings.TrimPrefix(o.Source, "/"), &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	})
-	if err != nil && strings.Trim(o.Source, "/") == "" {
-		fd, err = unix.FcntlInt(uintptr(m.at[o.From]), unix.F_DUPFD_CLOEXEC, 0)
-	}
 	if err != nil {
 		return -1, &fault.Error{Code: fault.MountPlace, Object: m.mounts[o.From].Place + o.Source, Err: err}
 	}

@@ -152,8 +152,10 @@ func TestContainerRefused(t *testing.T) {
 			options []string
 			command string
 		}{
-			"mounts":    {"CR3115", "", nil, "mount -t tmpfs none /mnt"},
-			"bind":      {"CR3115", "", []string{"--bind", "/usr:/mnt"}, "true"},
+			"type":      {"CR3115", "", nil, "mount -t ramfs none /mnt"},
+			"shared":    {"CR3115", "", nil, "mount --make-shared -t tmpfs none /mnt"},
+			"covered":   {"CR3115", "mount", nil, "mount -t tmpfs none /mnt && mount -t tmpfs none /mnt"},
+			"contents":  {"CR3119", "chattr", nil, "mount -t tmpfs none /mnt && >/mnt/file && chattr +d /mnt/file"},
 			"POSIX":     {"CR3126", "", nil, program(t, libcs[0], "callers", "queue") + " /left"},
 			"nested":    {"CR1020", "unshare", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
 			"interface": {"CR3114", "", []string{"--net", "loopback"}, "ip address add 10.1.2.3/24 dev lo"},

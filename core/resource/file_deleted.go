@@ -176,9 +176,13 @@ func dumpDeleted(s *Saver, c *contents, ref object.Ref, target string) error {
 		return err
 	}
 	c.size = st.Size
+	uid, gid, err := s.idsInside(st.Uid, st.Gid)
+	if err != nil {
+		return err
+	}
 	rec := deletedRecord{
 		Size: uint64(st.Size), ATime: st.Atim.Nano(), MTime: st.Mtim.Nano(),
-		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Path: strings.TrimSuffix(target, deletedSuffix),
+		Mode: st.Mode & 0o7777, UID: uid, GID: gid, Path: strings.TrimSuffix(target, deletedSuffix),
 	}
 	for i := range s.FDs {
 		if f := &s.FDs[i]; f.Dev == st.Dev && f.Ino == st.Ino && f.Flags&unix.O_TMPFILE == unix.O_TMPFILE {

@@ -1,7 +1,9 @@
 package resource
 
 import (
+	"bytes"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +22,7 @@ import (
 var external = FileKind{
 	Name:    "terminal, or pipe, fifo or socket to another process",
 	Support: Partial,
-	Note: "As standard input, output or error, and further descriptors of the same: the restarter's own standard descriptors " +
+	Note: "As standard input, output or error, and further descriptors of the same, as also of a file that is outside of the container: the restarter's own standard descriptors " +
 		"take its place, with their own flags. What is on its way in it stays there. Any other, and any device, only with " +
 		"`checkpoint --external`, and then `restart --fd` says what stands in its place.",
 	Records: []image.Spec{
@@ -75,6 +77,33 @@ func isTerminal(f *procfs.FD) bool {
 func isTerminalDevice(rdev uint64) bool {
 	major, minor := unix.Major(rdev), unix.Minor(rdev)
 	return major == 4 || major == 5 && minor <= 1 || major >= 136 && major <= 143 || major == 204 || major == 229
+}
+
+// outsideFile tells whether a regular file is one that the process was given as
+// standard input, output or error and has no name for: it lies on none of the
+// mounts of its namespace, such as that of a container with a root of its own.
+func (v *View) outsideFile(f *procfs.FD) bool {
+	if f.Flags&unix.O_PATH != 0 || standardOf(v, f) < 0 || v.ownMount(f.MntID) {
+		return false
+	}
+	return refuseNamed(v, f) != nil
+}
+
+// ownMount tells whether a mount is one of those that the process has; where that
+// cannot be known, it is.
+func (v *View) ownMount(id int) bool {
+	if v.mounts == nil {
+		text, err := v.Proc.ReadFile("mountinfo")
+		if err != nil {
+			return true
+		}
+		v.mounts = make(map[string]bool)
+		for line := range bytes.Lines(text) {
+			number, _, _ := bytes.Cut(line, []byte(" "))
+			v.mounts[string(number)] = true
+		}
+	}
+	return v.mounts[strconv.Itoa(id)]
 }
 
 // standardOf returns the standard descriptor that is the same terminal, or the

@@ -51,7 +51,7 @@ func refuseKernel(v *View, f *procfs.FD) *fault.Error {
 		return refuse(nil, ", of "+name)
 	}
 	if m := ofProcess.FindStringSubmatch(f.Target); m != nil {
-		own := strconv.Itoa(int(v.PID))
+		own := strconv.Itoa(int(v.nameIn(f)))
 		if m[1] != own {
 			return refuse(nil, ", of another process")
 		}
@@ -69,6 +69,16 @@ func refuseKernel(v *View, f *procfs.FD) *fault.Error {
 		}
 	}
 	return nil
+}
+
+// nameIn is the number of the process in the /proc that a file is of: a process in
+// a pid namespace may have one of that, or that of others.
+func (v *View) nameIn(f *procfs.FD) procfs.PID {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc", &st); err != nil || st.Dev == f.Dev {
+		return v.PID
+	}
+	return v.VPID()
 }
 
 // seekable asks for the offset without moving it.

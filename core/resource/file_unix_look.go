@@ -226,8 +226,9 @@ func (l *unixLook) readName(u *savedUnix) error {
 	var st unix.Stat_t
 	err = unix.Lstat(fmt.Sprintf("/proc/%d/%s/%s", l.v.PID, begin, name), &st)
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && uint32(st.Ino) == u.fact.FileIno && st.Dev == u.fact.FileDev {
-		u.rec.Mode, u.rec.UID, u.rec.GID = st.Mode&0o7777, st.Uid, st.Gid
-		return nil
+		u.rec.Mode = st.Mode & 0o7777
+		u.rec.UID, u.rec.GID, err = l.v.idsInside(st.Uid, st.Gid)
+		return err
 	}
 	l.findFile(u, begin == "cwd")
 	return nil

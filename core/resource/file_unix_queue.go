@@ -278,7 +278,11 @@ func (l *unixLook) keep(u *savedUnix, p *peeked, data []byte) error {
 		if p.creds.Pid != int32(l.v.PID) {
 			l.refuse(u, fault.UnixQueue, "it has a message of pid %d", p.creds.Pid)
 		}
-		m.rec.Creds, m.rec.UID, m.rec.GID = 1, p.creds.Uid, p.creds.Gid
+		var err error
+		m.rec.Creds = 1
+		if m.rec.UID, m.rec.GID, err = l.v.idsInside(p.creds.Uid, p.creds.Gid); err != nil {
+			return err
+		}
 	}
 	for len(p.rights) > 0 {
 		file := os.NewFile(uintptr(p.rights[0]), "open file of a message")

@@ -82,6 +82,9 @@ func kindOf(v *View, f *procfs.FD) *FileKind {
 		if v.External && maybeExternal(f) && k.Refuse(v, f) != nil {
 			return &external
 		}
+		if k == &regularFile && v.outsideFile(f) {
+			return &external
+		}
 		return k
 	}
 	return &refusedFile

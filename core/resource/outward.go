@@ -15,7 +15,7 @@ import (
 type Outward struct {
 	Task   uint32 // process id, as saved
 	FD     int32
-	What   string // "pipe", "socket", "terminal", "device", "TCP connection"
+	What   string // "pipe", "socket", "terminal", "device", "file", "TCP connection"
 	Access string // "read", "write", "read and write"
 	Name   string // link in /proc/PID/fd when it was saved, or the address of the peer
 
@@ -91,6 +91,9 @@ func (rec *externalRecord) outward(fd int32) Outward {
 	}
 	hangs := rec.streamType()
 	w.What = map[uint32]string{unix.S_IFIFO: "pipe", unix.S_IFSOCK: "socket", unix.S_IFCHR: "terminal", 0: "device"}[hangs]
+	if rec.Mode&unix.S_IFMT == unix.S_IFREG {
+		w.What = "file"
+	}
 	switch {
 	case rec.Standard >= 0 && fd <= 2:
 		w.Standard = fd

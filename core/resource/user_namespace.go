@@ -48,6 +48,26 @@ func (v *View) sharesUsers() (shares bool, err error) {
 	return ours == theirs, err
 }
 
+// idsInside are a user and a group as the process calls them. Those that its user
+// namespace does not know have the numbers that it sees for them.
+func (v *View) idsInside(uid, gid uint32) (uint32, uint32, error) {
+	if same, err := v.sharesUsers(); same || err != nil {
+		return uid, gid, err
+	}
+	ns, err := v.userNamespace()
+	if err != nil {
+		return 0, 0, err
+	}
+	const overflow = 65534 // DEFAULT_OVERFLOWUID of linux/highuid.h
+	inside := func(ids procfs.IDs, id uint32) uint32 {
+		if n, ok := ids.In(id); ok {
+			return n
+		}
+		return overflow
+	}
+	return inside(ns.uids, uid), inside(ns.gids, gid), nil
+}
+
 // credentials reads from a status what a thread of the process is, by the
 // numbers of its own user namespace. It is false if one of them has none there.
 func (v *View) credentials(status *procfs.Status) (c *credentials, ok bool, err error) {

@@ -60,6 +60,7 @@ type View struct {
 	index   *pageIndex     // of its memory; nil before Tree.Index
 	lent    map[int32]bool // descriptors that it has for the sake of the tree
 
+	mounts map[string]bool      // by number, nil before they were asked for
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
 

@@ -55,6 +55,8 @@ static void look(const char *path)
 	int fd;
 
 	must(!lstat(path, &st));
+	if (!strcmp(path, "/tmp") || !strcmp(path, "/tmp/socket"))
+		st.st_mtim = (struct timespec){ 0, 0 }; /* a socket that is open is bound anew */
 	say("%s %o %d:%d %d %lld %lld %lld.%09ld", path, st.st_mode, st.st_uid, st.st_gid, (int)st.st_nlink, (long long)st.st_size,
 	    (long long)st.st_blocks, (long long)st.st_mtime, st.st_mtim.tv_nsec);
 	n = lgetxattr(path, "user.mark", buf, sizeof buf);
@@ -76,7 +78,8 @@ static void look(const char *path)
 		char below[300];
 
 		snprintf(below, sizeof below, "%s/%s", path, list[i]->d_name);
-		if (strcmp(list[i]->d_name, ".") && strcmp(list[i]->d_name, "..") && strcmp(below, "/dev/pts/0"))
+		/* Of terminals and queues it is a matter of others. */
+		if (strcmp(list[i]->d_name, ".") && strcmp(list[i]->d_name, "..") && strcmp(below, "/dev/pts") && strcmp(below, "/dev/mqueue"))
 			look(below);
 		free(list[i]);
 	}
@@ -112,6 +115,21 @@ static void fill(const char *path, const char *what)
 	must(fd >= 0 && write(fd, what, strlen(what)) == (ssize_t)strlen(what) && !close(fd));
 }
 
+/* differ tells of the first line that is another one. */
+static void differ(const char *was, const char *is)
+{
+	size_t i = 0, begin = 0;
+	FILE *f = fopen("/mnt/wrong", "w");
+
+	must(f);
+	for (; was[i] && was[i] == is[i]; i++)
+		if (was[i] == '\n')
+			begin = i + 1;
+	fprintf(f, "was: %.*s\nis:  %.*s\n", (int)strcspn(was + begin, "\n"), was + begin, (int)strcspn(is + begin, "\n"), is + begin);
+	fclose(f);
+	_exit(1);
+}
+
 /* mount_all mounts one of each kind. */
 static void mount_all(void)
 {
@@ -126,6 +144,7 @@ static void mount_all(void)
 	if (setxattr("/tmp/file", "user.mark", "marked", 6, 0))
 		must(errno == EOPNOTSUPP);
 	must(!mkdir("/tmp/dir", 0700) && !mkdir("/tmp/dir/below", 0500) && !mkfifo("/tmp/dir/fifo", 0620));
+	must(!mknod("/tmp/dir/stale", S_IFSOCK | 0600, 0));
 	/* Holes, and more than one piece of an archive. */
 	must((fd = open("/tmp/dir/holes", O_CREAT | O_RDWR, 0600)) >= 0);
 	memset(page, 'x', sizeof page);
@@ -149,7 +168,7 @@ int main(void)
 {
 	static char first[sizeof text];
 	struct sockaddr_un address = { AF_UNIX, "/tmp/socket" };
-	int out, file, gone, terminal, listener, client, n;
+	int out, file, gone, terminal, slave, listener, client, n;
 	char *shared, buf[20];
 
 	mount_all();
@@ -157,6 +176,8 @@ int main(void)
 	must((file = open("/tmp/file", O_RDWR)) >= 0 && lseek(file, 3, SEEK_SET) == 3);
 	must((gone = open("/tmp/gone", O_CREAT | O_RDWR, 0600)) >= 0 && write(gone, "gone", 4) == 4 && !unlink("/tmp/gone"));
 	must((terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY)) >= 0);
+	n = 0;
+	must(!ioctl(terminal, TIOCSPTLCK, &n) && (slave = open("/dev/pts/0", O_RDWR | O_NOCTTY)) >= 0);
 	must((n = open("/dev/shm/segment", O_RDWR)) >= 0);
 	must((shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, n, 0)) != MAP_FAILED && !close(n));
 	must((listener = socket(AF_UNIX, SOCK_STREAM, 0)) >= 0 && !bind(listener, (void *)&address, sizeof address) && !listen(listener, 5));
@@ -166,15 +187,11 @@ int main(void)
 	while (access("/mnt/stop", F_OK)) {
 		state();
 		if (strcmp(first, text)) {
-			FILE *f = fopen("/mnt/wrong", "w");
-
-			must(f);
-			fprintf(f, "was\n%s\nis\n%s\n", first, text);
-			_exit(1);
+			differ(first, text);
 		}
 		must(pread(file, buf, 7, 0) == 7 && lseek(file, 0, SEEK_CUR) == 3);
 		must(pread(gone, buf, 4, 0) == 4 && !memcmp(buf, "gone", 4));
-		must(!ioctl(terminal, TIOCGPTN, &n) && n == 0);
+		must(!ioctl(terminal, TIOCGPTN, &n) && n == 0 && isatty(slave));
 		must(!memcmp(shared, "shared memory", 13));
 		must((client = socket(AF_UNIX, SOCK_STREAM, 0)) >= 0 && !connect(client, (void *)&address, sizeof address));
 		must((n = accept(listener, 0, 0)) >= 0 && !close(n) && !close(client));
