@@ -132,11 +132,13 @@ func (v *inspection) machineDetail() string {
 }
 
 // missingFiles looks for every file that the image names, from the root directory that it was saved with, and opens
-// none for reading or writing: that would be done by a restart alone.
+// none for reading or writing: that would be done by a restart alone. Those of a container are looked for where they are on the host.
 func (v *inspection) missingFiles() (missing fault.List, names int) {
 	root := "/"
 	seen := map[string]bool{}
+	var container containerFiles
 	for i, rec := range v.Records {
+		container.add(&rec)
 		path := rec.path()
 		if rec.Name == "EXE" && strings.HasSuffix(path, " (deleted)") {
 			continue // it comes from the image, or stays away
@@ -149,7 +151,7 @@ func (v *inspection) missingFiles() (missing fault.List, names int) {
 		} else {
 			path = filepath.Join(root, path)
 		}
-		if seen[path] {
+		if path = container.onHost(path); path == "" || seen[path] {
 			continue
 		}
 		seen[path] = true

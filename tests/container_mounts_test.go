@@ -62,6 +62,9 @@ func TestContainerMounts(t *testing.T) {
 				t.Fatalf("checkpoint: %s: %s", end, k.output())
 			}
 			j.ends("signal: killed")
+			if k := e.verb("verify", img); k.end() != "exit status 0" {
+				t.Errorf("verify: %s", k.output())
+			}
 		}
 		j = e.inContainer(streams{}, "--name", "one", "--rootfs", here, "--bind", data+":/mnt", "--", "/bin/mounts")
 		goesOn()
