@@ -29,8 +29,9 @@ type Engine struct {
 	// Warn, if set, is told what could not be brought back exactly.
 	Warn func(format string, args ...any)
 
-	claims task.Claims
-	crid   atomic.Int64
+	claims  task.Claims
+	musters musters
+	crid    atomic.Int64
 }
 
 // Records returns the table of every record that an image may hold.

@@ -15,11 +15,15 @@ type forest struct {
 	living []process // the root first, each before its children
 	ended  []process
 	strays []*stray
+	// rewritten tells that TREE names other processes than those that were saved:
+	// a restarter has written those into it that it has made.
+	rewritten bool
 }
 
 type process struct {
 	image.Process
-	parent int // place among the living, -1 for the root
+	parent int   // place among the living, -1 for the root
+	named  int32 // by TREE
 }
 
 func (c *checkpoint) memberOf(of *task.Member) *member {
@@ -143,19 +147,33 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 			endedBefore[rec.VPID] = true
 			f.ended = append(f.ended, p)
 			continue
-		case rec.State != image.ProcessLives || i == len(pids) || len(f.ended) > 0 || pids[i].VPID != rec.VPID:
+		case rec.State != image.ProcessLives || i == len(pids) || len(f.ended) > 0 || pids[i].VPID <= 0:
 			return nil, badForest("process %d", rec.VPID)
 		}
+		p.named = pids[i].VPID
+		f.rewritten = f.rewritten || p.named != rec.VPID
 		place[rec.VPID] = i
 		f.living = append(f.living, p)
 	}
 	if len(f.living) == 0 && len(pids) == 1 {
-		f.living = append(f.living, process{Process: image.Process{VPID: pids[0].VPID}, parent: -1})
+		f.living = append(f.living, process{Process: image.Process{VPID: pids[0].VPID}, parent: -1, named: pids[0].VPID})
 	}
 	if len(f.living) != len(pids) {
 		return nil, badForest("%d processes, and more of %d", len(pids), len(f.living))
 	}
 	return f, f.findStrays()
+}
+
+// saved returns what TREE said when the image was written.
+func (f *forest) saved(now []image.PIDs) []image.PIDs {
+	was := slices.Clone(now)
+	for i, p := range f.living {
+		was[i].VPID, was[i].VTGID = p.VPID, p.VPID
+		if i > 0 {
+			was[i].VPPID = p.VPPID
+		}
+	}
+	return was
 }
 
 func badForest(format string, args ...any) error {
@@ -165,11 +183,12 @@ func badForest(format string, args ...any) error {
 // inSession tells whether a process or one that comes down from it is in a
 // session.
 func (f *forest) inSession(i int, session int32) bool {
+	below := make([]bool, len(f.living)) // parents come before their children
 	for k := i; k < len(f.living); k++ {
-		for at := k; at >= i; at = f.living[at].parent {
-			if at == i && f.living[k].VSession == session {
-				return true
-			}
+		p := &f.living[k]
+		below[k] = k == i || p.parent >= i && below[p.parent]
+		if below[k] && p.VSession == session {
+			return true
 		}
 	}
 	return false

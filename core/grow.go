@@ -27,11 +27,21 @@ type plant struct {
 	remote  *tracer.Remote // while it is borrowed
 	builder *resource.Builder
 	leads   bool // it leads a session of its own already
+
+	caller *arrival // it was there before, and waits in a call; nil for a child that is made
+	lost   bool     // such a one is no longer itself
+	gone   bool     // and is not ours any more
 }
 
 // load stages a process.
 func (r *restart) load(p *plant) (err error) {
-	p.builder, err = resource.NewBuilder(p.view, procfs.PID(p.VPID), r.reader, r.in, r.taskIn, r.source, p.tracee, p.remote)
+	taskIn := r.taskIn
+	if p.caller != nil {
+		if taskIn, err = r.lendImage(p); err != nil {
+			return err
+		}
+	}
+	p.builder, err = resource.NewBuilder(p.view, procfs.PID(p.VPID), r.reader, r.in, taskIn, r.source, p.tracee, p.remote)
 	if err != nil {
 		return err
 	}
@@ -46,6 +56,14 @@ func (r *restart) load(p *plant) (err error) {
 			return err
 		}
 	}
+	if p.caller != nil {
+		if err := p.builder.Adopt(); err != nil {
+			return err
+		}
+		if err := r.enlist(p); err != nil {
+			return err
+		}
+	}
 	return p.builder.Load()
 }
 
@@ -54,8 +72,11 @@ func (r *restart) grow() error {
 	if len(r.forest.living) == 1 && len(r.forest.ended) == 0 {
 		return nil
 	}
-	if err := r.expectChildren(); err != nil {
+	if err := r.expectChildren(0); err != nil {
 		return err
+	}
+	if r.team != nil {
+		return r.growTeam()
 	}
 	if err := r.chooseNumbers(); err != nil {
 		return err
@@ -101,15 +122,28 @@ func (r *restart) leaderOf(p *plant) *plant {
 	return nil
 }
 
-// expectChildren prepares the first process for those that it will have.
-func (r *restart) expectChildren() error {
+// growTeam stages the tasks that were there before.
+func (r *restart) growTeam() (err error) {
+	for _, p := range r.plants[1:] {
+		if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
+			return err
+		}
+		if err := r.load(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expectChildren prepares a caller for those that it will have.
+func (r *restart) expectChildren(of int) error {
 	var signals []unix.Signal
 	for _, p := range slices.Concat(r.forest.living, r.forest.ended) {
-		if p.parent == 0 {
+		if p.parent == of {
 			signals = append(signals, unix.Signal(p.ExitSignal))
 		}
 	}
-	return r.plants[0].builder.ExpectChildren(signals)
+	return r.plants[of].builder.ExpectChildren(signals)
 }
 
 // together turns image.Process.Shares into flags of clone(2).
@@ -269,6 +303,18 @@ func (r *restart) group() error {
 }
 
 func (p *plant) join(group uint64) error {
+	if p.caller != nil {
+		now, err := p.remote.Syscall(unix.SYS_GETPGID, 0)
+		if err != nil {
+			return err
+		}
+		if now == group || group == 0 && now == uint64(p.builder.VPID) {
+			return nil
+		}
+		if err := p.remote.Undo(unix.SYS_SETPGID, 0, now); err != nil {
+			return err
+		}
+	}
 	if _, err := p.remote.Syscall(unix.SYS_SETPGID, 0, group); err != nil {
 		return &fault.Error{Code: fault.GroupFailed, Object: p.view.Name(), Detail: fmt.Sprintf("group %d", p.VPgrp), Err: err}
 	}
@@ -304,9 +350,11 @@ func (r *restart) found(p *plant) (group uint64, err error) {
 func (r *restart) commit() error {
 	for _, p := range slices.Backward(r.plants) {
 		if err := p.builder.Commit(); err != nil {
-			r.lost = p == r.plants[0] && errors.Is(err, fault.CommitFailed)
+			lost := errors.Is(err, fault.CommitFailed)
+			r.lost, p.lost = p == r.plants[0] && lost, lost
 			return err
 		}
+		p.lost = true // no longer who it was
 	}
 	return nil
 }
@@ -326,7 +374,7 @@ func (r *restart) giveBack(failed bool) error {
 				errs = append(errs, err)
 			}
 		}
-		if failed && p != r.plants[0] {
+		if failed && p != r.plants[0] && p.caller == nil {
 			errs = append(errs, p.tracee.Kill())
 		}
 	}
@@ -337,9 +385,12 @@ func (r *restart) giveBack(failed bool) error {
 func (r *restart) letGo() error {
 	var errs []error
 	for _, p := range r.plants[1:] {
-		errs = append(errs, p.tracee.SetExitKill(false))
+		if p.caller == nil {
+			errs = append(errs, p.tracee.SetExitKill(false))
+		}
 	}
 	for _, p := range slices.Backward(r.plants) {
+		p.gone = true
 		errs = append(errs, p.tracee.Detach(0), p.builder.Detach())
 	}
 	return errors.Join(errs...)

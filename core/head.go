@@ -124,13 +124,19 @@ func readHead(r *image.Reader) (fpu *image.HeadArch, machine *image.Machine, for
 	if err != nil {
 		return
 	}
-	raw, err := r.Raw(int(tree.Tasks) * binary.Size(image.PIDs{}))
+	raw, err := r.RawHeld(int(tree.Tasks) * binary.Size(image.PIDs{}))
 	if err != nil {
 		return
 	}
 	pids, err := image.DecodePIDs(raw)
 	if err == nil {
 		forest, err = readForest(r, pids)
+	}
+	if err == nil {
+		if forest.rewritten {
+			raw = image.EncodePIDs(forest.saved(pids))
+		}
+		err = r.Settle(raw)
 	}
 	if err == nil {
 		within, err = readContainer(r, forest)

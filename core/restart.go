@@ -49,10 +49,34 @@ func (e *Engine) Restart(req RestartRequest) (*Restarted, error) {
 	defer release()
 	r.acquire = func(t *tracer.Tracer) (*tracer.Tracee, error) { return task.Catch(t, waiting) }
 	r.caller = process
+	failed := true
+	defer func() { e.musters.dismiss(process, failed) }()
 	if err := r.open(); err != nil {
 		return nil, err
 	}
 	defer r.close()
+	if err := r.muster(waiting); err != nil {
+		return nil, err
+	}
+	done, err := r.withTeam(waiting)
+	failed = err != nil
+	return done, err
+}
+
+// withTeam restarts the caller together with those that it has mustered.
+func (r *restart) withTeam(waiting *task.Waiting) (done *Restarted, err error) {
+	defer func() { r.tell(err) }()
+	if len(r.team) > 0 {
+		processes := make([]procfs.PID, len(r.team))
+		for i, a := range r.team {
+			processes[i] = a.process
+		}
+		release, err := r.engine.claims.Hold(waiting, processes...)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	return tracer.Run(r.run)
 }
 
@@ -83,6 +107,10 @@ func (e *Engine) Open(in *os.File) (*Opened, error) {
 	r := &restart{engine: e, in: in, inFD: -1, watch: stopwatch{engine: e}, blank: true, warned: make(map[string]bool)}
 	if err := r.open(); err != nil {
 		return nil, err
+	}
+	if r.forest.rewritten {
+		r.close()
+		return nil, badForest("process %d is called %d by TREE", r.forest.living[0].VPID, r.forest.living[0].named)
 	}
 	return &Opened{r: r, PID: procfs.PID(r.forest.living[0].VPID), CallsCaught: r.machine.CallProfile != 0, Container: r.within}, nil
 }
@@ -130,6 +158,8 @@ type restart struct {
 	born     map[int]*born            // before the image comes to them, by their places
 	leaders  map[int32]*tracer.Tracee // of sessions, who are to end as the image has it
 	unwanted *tracer.Tracee           // who leads a session for the moment
+
+	team []*arrival // those behind the first, if they were there before; nil if they are made
 }
 
 // open carries out what needs no process yet.
@@ -183,6 +213,10 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 	r.plants = []*plant{{process: r.forest.living[0], tracee: r.tracee, view: view}}
 	r.born, r.leaders, r.groups = make(map[int]*born), make(map[int32]*tracer.Tracee), make(map[int32]uint64)
 	defer r.closePlants()
+	defer func() { err = errors.Join(err, r.dismiss()) }()
+	if err := r.adopt(t); err != nil {
+		return nil, errors.Join(err, r.giveUp(err))
+	}
 	if err := r.rebuild(); err != nil {
 		err = imageError(err)
 		return nil, errors.Join(err, r.giveUp(err))
@@ -243,7 +277,10 @@ func (r *restart) stage() (err error) {
 	if root.remote, err = root.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
 		return err
 	}
-	if err := r.checkCaller(); err != nil {
+	if err := r.checkCaller(root); err != nil {
+		return err
+	}
+	if err := r.checkFirst(); err != nil {
 		return err
 	}
 	r.taskIn = r.inFD
@@ -277,12 +314,9 @@ func (r *restart) stage() (err error) {
 }
 
 // checkCaller refuses callers that would leave something behind.
-func (r *restart) checkCaller() error {
-	view := r.plants[0].view
-	if err := view.CheckStopped(r.tracee); err != nil {
-		return err
-	}
-	if err := r.checkFirst(); err != nil {
+func (r *restart) checkCaller(p *plant) error {
+	view := p.view
+	if err := view.CheckStopped(p.tracee); err != nil {
 		return err
 	}
 	if n := view.Status.Threads; n > 1 {

@@ -14,7 +14,8 @@ import (
 // handleRestart is int restart(int crid, int fd, unsigned long flags).
 //
 // usage.txt has crid 0, and rstr.c passes the caller's own pid; both mean the
-// same here. It returns only if it fails.
+// same here. With the pid of another task the caller becomes a process of the tree
+// that that one restarts; fd is ignored. It returns only if it fails.
 func handleRestart(c *Context) (int64, error) {
 	crid, fd := c.Int(0), c.Int(1)
 	if c.Ulong(2) != 0 {
@@ -28,7 +29,7 @@ func handleRestart(c *Context) (int64, error) {
 	case fd == -1 && crid > 0:
 		return 0, &fault.Error{Code: fault.CallCRIDUnknown, Object: "restart", Detail: fmt.Sprintf("crid %d", crid)}
 	case crid != 0 && crid != own:
-		return 0, &fault.Error{Code: fault.CallCRID, Object: "restart", Detail: fmt.Sprintf("crid %d", crid)}
+		return join(c, crid)
 	}
 	in, err := takeDescriptor(c, fd)
 	if err != nil {
@@ -43,6 +44,19 @@ func handleRestart(c *Context) (int64, error) {
 		return 0, err
 	}
 	return done.Value, nil
+}
+
+// join waits in the restart of another task.
+func join(c *Context, crid int) (int64, error) {
+	root, err := task.Resolve(c.TID, crid)
+	if err != nil {
+		return 0, &fault.Error{Code: fault.CallCRID, Object: "restart", Detail: fmt.Sprintf("crid %d", crid)}
+	}
+	value, err := c.Engine.Join(c.caller(), root)
+	if errors.Is(err, task.ErrAnswered) {
+		return 0, errRestartNoIntr
+	}
+	return value, err
 }
 
 // ownPID is what getpid() tells the caller.

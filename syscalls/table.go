@@ -76,7 +76,7 @@ var Table = []Call{
 		Args:    []Arg{{"crid", Int}, {"fd", Int}, {"flags", Ulong}},
 		Handle:  handleRestart,
 		Support: Partial,
-		Note:    "Rebuilds the process in the place of the caller, which has one thread itself, and those that descended from it as its children.",
+		Note:    "Rebuilds the process in the place of the caller, which has one thread itself, and those that descended from it as its children, which it makes or which wait in the same call.",
 	},
 	{
 		Number:  NRCrgetid,

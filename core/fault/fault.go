@@ -70,7 +70,7 @@ func (e Entry) about(object string) string {
 }
 
 // table holds the rows of all files of this package, ascending by code.
-var table = sorted(tasks, memory, descriptors, state, files, output, images, restarts, unixSockets, sockets, calls, containers, host, launch)
+var table = sorted(tasks, memory, descriptors, state, files, output, images, restarts, together, unixSockets, sockets, calls, containers, host, launch)
 
 func sorted(groups ...[]Entry) []Entry {
 	all := slices.Concat(groups...)

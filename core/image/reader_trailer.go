@@ -21,6 +21,21 @@ func (r *Reader) Raw(n int) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// RawHeld is Raw for what somebody may have written over on the way: the checksum
+// waits until Settle says what it was. Only records may be read meanwhile.
+func (r *Reader) RawHeld(n int) ([]byte, error) {
+	r.sum.hold()
+	return r.Raw(n)
+}
+
+// Settle ends what RawHeld began. was is as long as what that has returned.
+func (r *Reader) Settle(was []byte) error {
+	if err := r.sum.settle(was); err != nil {
+		return r.stick(err)
+	}
+	return r.err
+}
+
 // discard reads past what the caller left of the present trailer.
 func (r *Reader) discard() error { return r.pass(r.trailer, io.Discard) }
 

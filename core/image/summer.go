@@ -24,6 +24,9 @@ type summer struct {
 	err    error     // the first; protected by mu
 
 	sum *xxhash.Digest // the goroutine's while busy, else protected by mu
+
+	holds bool   // what is added waits in held; protected by mu
+	held  []byte // protected by mu
 }
 
 // portion is bytes at hand, or n bytes that fetch writes.
@@ -46,6 +49,10 @@ func (s *summer) add(b []byte) error {
 	if s.err != nil {
 		return s.err
 	}
+	if s.holds {
+		s.held = append(s.held, b...)
+		return nil
+	}
 	if !s.busy {
 		s.write(b)
 		return nil
@@ -62,6 +69,27 @@ func (s *summer) fetch(n int64, f func(n int64, h io.Writer) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.enqueue(portion{n: n, fetch: f})
+}
+
+// hold has what is added wait for settle. Nothing may be fetched meanwhile.
+func (s *summer) hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds = true
+}
+
+// settle ends what hold began, with first in the place of as many bytes that came
+// first.
+func (s *summer) settle(first []byte) error {
+	s.mu.Lock()
+	held := s.held
+	s.holds, s.held = false, nil
+	s.mu.Unlock()
+	if len(held) < len(first) {
+		return fmt.Errorf("sum %d bytes for %d", len(first), len(held))
+	}
+	copy(held, first)
+	return s.add(held)
 }
 
 // enqueue waits for room and sees that the goroutine exists. mu is held.

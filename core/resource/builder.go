@@ -67,6 +67,7 @@ type Builder struct {
 	sandbox   loadedSandbox
 	parent    *Builder       // from whose stage it was forked, nil for the first
 	shares    uint32         // what it has together with that one, image.SharesMask
+	adopted   bool           // it was not forked from there, but is to be as if it were
 	lasting   []procfs.Range // what undo calls read; the commit unmaps it
 	stopped   bool           // it is to be stopped, as by SIGSTOP
 	queued    uint64         // signals to be pending

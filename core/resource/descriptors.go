@@ -44,11 +44,7 @@ func newDescriptors(v *View, image tracer.FD) *descriptors {
 	for _, f := range v.FDs {
 		d.own = append(d.own, f.Number)
 	}
-	if n := int32(image); !slices.Contains(d.own, n) {
-		d.own = append(d.own, n)
-		slices.Sort(d.own)
-	}
-	for _, n := range d.own {
+	for _, n := range append(slices.Clone(d.own), int32(image)) {
 		d.open[n] = true
 		d.high = max(d.high, n+1)
 	}

@@ -113,7 +113,7 @@ func (m *stagedMapping) inheritable(from *stagedMapping) bool {
 }
 
 // takeOver makes what the process has inherited of its parent's stage its own.
-func (r *memoryRestore) takeOver(b *Builder, m *stagedMapping) error {
+func (r *memoryRestore) takeOver(b *Builder, m, last *stagedMapping) error {
 	object := fmt.Sprintf("mapping %v", m.final)
 	var from *stagedMapping
 	if b.parent != nil {
@@ -122,6 +122,9 @@ func (r *memoryRestore) takeOver(b *Builder, m *stagedMapping) error {
 	if from == nil || from.final != m.final || from.vma.Flags != m.vma.Flags || from.vma.Type != m.vma.Type || from.vma.Pgoff != m.vma.Pgoff ||
 		from.path != m.path || from.pool != m.pool || m.carried() || !m.inheritable(from) {
 		return badImage(fault.ImageValue, object, "the parent has no such mapping")
+	}
+	if b.adopted {
+		return r.copyOver(b, m, from, last)
 	}
 	if !b.Layout.TakeOver(from.at) {
 		return badImage(fault.ImageValue, object, "it is not inherited")

@@ -21,9 +21,10 @@ type memoryRestore struct {
 	exeFrom    *stagedInode // which the image carries; nil for a file with a name
 	auxv       []uint64
 	locked     []*stagedMapping
-	mapped     []*stagedMapping               // those that are moved at commit
-	staged     map[procfs.Addr]*stagedMapping // all, by where they belong
-	files      map[string]*stagedFile         // opened for mapping, by name and access
+	mapped     []*stagedMapping                  // those that are moved at commit
+	staged     map[procfs.Addr]*stagedMapping    // all, by where they belong
+	views      map[*stagedMapping]*stagedMapping // of what others have made (viewOf)
+	files      map[string]*stagedFile            // opened for mapping, by name and access
 	fromFiles  []fileMapping
 	inodes     []carriedInode // mapped
 	more       *mmMore        // nil in images from before there was one
@@ -224,7 +225,7 @@ func (r *memoryRestore) loadMapping(b *Builder, last *stagedMapping) (*stagedMap
 	}
 	r.staged[m.final.Start] = m
 	if m.inherited {
-		if err := r.takeOver(b, m); err != nil {
+		if err := r.takeOver(b, m, last); err != nil {
 			return nil, err
 		}
 		if err := r.fill(b, m); err != nil {

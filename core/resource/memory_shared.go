@@ -171,13 +171,13 @@ func (r *memoryRestore) sharedObject(b *Builder, m *stagedMapping) (*stagedMappi
 		if base.more.Size != m.more.Size {
 			return nil, bad("shared object of two sizes")
 		}
-		return base, nil
+		return r.viewOf(b, base)
 	}
 	base, err := r.mapAside(b, m.more.Size, unix.MAP_SHARED|m.mapFlags()&unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}
-	base.more = m.more
+	base.more, base.by = m.more, b
 	if err := b.Objects.Add(object.SharedMemory, ref, base); err != nil {
 		return nil, bad("%v", err)
 	}

@@ -26,7 +26,8 @@ type stagedMapping struct {
 	inherited  bool // from the parent's stage
 	lacks      []procfs.Range
 	policy     policyRecord
-	pool       uint64 // size of its pages if it is of the huge page pool, else 0
+	pool       uint64   // size of its pages if it is of the huge page pool, else 0
+	by         *Builder // of a shared object as a whole: in whose memory it lies
 }
 
 // check refuses what no checkpoint has written.

@@ -211,11 +211,14 @@ func (g *stagedSegment) mapping(b *Builder, m *stagedMapping, _ int) (*tracer.Ro
 	if m.private() || m.vma.Flags&image.VMGrowsDown != 0 || (m.vma.Pgoff+m.final.Pages())*procfs.PageSize > g.length() {
 		return nil, badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "not within %s", g.name())
 	}
-	base, has := g.whole, unix.PROT_READ|unix.PROT_WRITE
+	base, err := g.wholeOf(b)
+	if err != nil {
+		return nil, err
+	}
+	has := unix.PROT_READ | unix.PROT_WRITE
 	if m.vma.Flags&image.VMShared == 0 {
 		base, has = g.readOnly, unix.PROT_READ
-		if base == nil {
-			var err error
+		if base == nil || b.adopted && b != g.by {
 			if base, err = g.attach(b, shmRdonly); err != nil {
 				return nil, err
 			}

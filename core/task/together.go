@@ -1,0 +1,44 @@
+package task
+
+import (
+	"github.com/crshim/crshim/tracer/procfs"
+)
+
+// Number is the pid of a process in its own pid namespace.
+func Number(pid procfs.PID) (procfs.PID, error) {
+	status, err := statusOf(pid)
+	if err != nil {
+		return 0, err
+	}
+	return status.NStgid[len(status.NStgid)-1], nil
+}
+
+// Below tells whether a process descends from another one.
+func Below(pid, ancestor procfs.PID) (bool, error) {
+	for pid > 0 && pid != ancestor {
+		status, err := statusOf(pid)
+		if err != nil {
+			return false, err
+		}
+		if pid = status.PPid; pid == ancestor {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Signalled tells whether a task has a signal that would end an interruptible
+// wait.
+func Signalled(tid procfs.PID) (bool, error) {
+	status, err := statusOf(tid)
+	if err != nil {
+		return false, err
+	}
+	return (status.SigPnd|status.ShdPnd)&^status.SigBlk != 0, nil
+}
+
+// Over tells whether a process has ended.
+func Over(pid procfs.PID) bool {
+	status, err := statusOf(pid)
+	return err != nil || status.State == 'Z' || status.State == 'X'
+}
