@@ -24,6 +24,9 @@ func (r *restart) adopt(t *tracer.Tracer) error {
 		r.plants = append(r.plants, p)
 		var err error
 		if p.tracee, err = task.Catch(t, a.waiting); err != nil {
+			if task.Over(a.process) || !a.waiting.Answered() && a.waiting.Valid() != nil {
+				return taskMissing(a.process) // killed since it came
+			}
 			return err
 		}
 		if p.view, err = resource.Look(p.tracee.TID(), true); err != nil {

@@ -29,7 +29,8 @@
 // A checkpoint from outside takes the target with all that descend from it
 // (member.go, forest.go); a caller that saves itself goes alone. In the stage of
 // a restart each process is forked by its parent when the image comes to it
-// (grow.go); in the commit the children go first.
+// (grow.go), or is a task that a restarter has forked and that waits for the root
+// (muster.go, adopt.go); in the commit the children go first.
 //
 // # Threads and trust
 //

@@ -39,6 +39,7 @@ func (a *arrival) end(value int64, err error) {
 type musters struct {
 	mu      sync.Mutex
 	at      map[procfs.PID]map[procfs.PID]*arrival // by root, by process
+	lost    map[procfs.PID]uint64                  // roots whose last restart has failed, with the time of their start
 	changed chan struct{}                          // closed when somebody has come
 }
 
@@ -62,8 +63,8 @@ func (e *Engine) Join(caller *Caller, root PID) (int64, error) {
 	}
 	a := &arrival{waiting: e.claims.Enter(*caller), process: process, over: make(chan struct{})}
 	defer e.claims.Leave(a.waiting)
-	if !e.musters.enter(root, a) {
-		return 0, &fault.Error{Code: fault.CallCRID, Object: "restart", Detail: "another task of the process does so already"}
+	if err := e.musters.enter(root, a); err != nil {
+		return 0, err
 	}
 	tick := time.NewTicker(musterTick)
 	defer tick.Stop()
@@ -125,10 +126,17 @@ func ended(pidfd int) bool {
 	return err == nil && n > 0
 }
 
-// enter is false if the process waits for that root already.
-func (m *musters) enter(root procfs.PID, a *arrival) bool {
+// enter fails if the process waits for that root already, or comes too late.
+func (m *musters) enter(root procfs.PID, a *arrival) error {
+	began, err := task.Began(root)
+	if err != nil {
+		return rootLost(a.process)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.lost[root] == began {
+		return rootLost(a.process)
+	}
 	if m.at == nil {
 		m.at = make(map[procfs.PID]map[procfs.PID]*arrival)
 	}
@@ -136,14 +144,14 @@ func (m *musters) enter(root procfs.PID, a *arrival) bool {
 		m.at[root] = make(map[procfs.PID]*arrival)
 	}
 	if m.at[root][a.process] != nil {
-		return false
+		return &fault.Error{Code: fault.CallCRID, Object: "restart", Detail: "another task of the process does so already"}
 	}
 	m.at[root][a.process] = a
 	if m.changed != nil {
 		close(m.changed)
 		m.changed = nil
 	}
-	return true
+	return nil
 }
 
 // leave is false if a root has taken it: then it will be told.
@@ -203,10 +211,25 @@ func (m *musters) take(root procfs.PID, processes []procfs.PID) (team []*arrival
 	return team, nil, nil
 }
 
-// dismiss sends away all that wait for a root whose restart is over.
-func (m *musters) dismiss(root procfs.PID, failed bool) {
+// begin forgets how the last restart of a root has ended.
+func (m *musters) begin(root procfs.PID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.lost, root)
+}
+
+// dismiss sends away all that wait for a root whose restart is over. If it has
+// failed, so it is for those that come until it tries again.
+func (m *musters) dismiss(root procfs.PID, failed bool) {
+	began, err := task.Began(root)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if failed && err == nil {
+		if m.lost == nil {
+			m.lost = make(map[procfs.PID]uint64)
+		}
+		m.lost[root] = began
+	}
 	for pid, a := range m.at[root] {
 		m.remove(root, a)
 		err := rootLost(pid)

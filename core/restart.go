@@ -49,6 +49,7 @@ func (e *Engine) Restart(req RestartRequest) (*Restarted, error) {
 	defer release()
 	r.acquire = func(t *tracer.Tracer) (*tracer.Tracee, error) { return task.Catch(t, waiting) }
 	r.caller = process
+	e.musters.begin(process)
 	failed := true
 	defer func() { e.musters.dismiss(process, failed) }()
 	if err := r.open(); err != nil {

@@ -68,7 +68,7 @@ func program(t *testing.T, l libc, dir, name string) string {
 	return out
 }
 
-// samples are the four programs: ours or those of 2009.
+// samples are the programs by which one sees the calls: ours, or the four of 2009.
 type samples struct {
 	dir      string
 	original bool
@@ -86,7 +86,7 @@ var ourSamples = sync.OnceValues(func() (samples, error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return s, err
 	}
-	for _, name := range []string{"ckpt", "rstr", "self", "test"} {
+	for _, name := range []string{"ckpt", "rstr", "self", "test", "mktree"} {
 		source := filepath.Join(repository(), "samples", name+".c")
 		if err := command(".", bin, "cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", s.path(name), source, "-lm"); err != nil {
 			return s, err

@@ -336,7 +336,8 @@ func (e *env) refused(s scenario, pid, n int, w way) {
 	}
 }
 
-// restart makes a process of an image: in place of rstr, or by the tool.
+// restart makes a process of an image: in place of rstr, or of the tasks that
+// mktree makes, or by the tool.
 func (e *env) restart(image string, w way) *job {
 	e.Helper()
 	if !w.call && w.flag == scenarioExternal {
@@ -355,7 +356,11 @@ func (e *env) restart(image string, w way) *job {
 		e.Fatal(err)
 	}
 	defer f.Close()
-	return e.start(streams{In: f}, e.crshim, "run", s.path("rstr"))
+	program := "rstr"
+	if w.name == mktree {
+		program = "mktree"
+	}
+	return e.start(streams{In: f}, e.crshim, "run", s.path(program))
 }
 
 // restored finds the process that came back, once nobody holds it any more

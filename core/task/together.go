@@ -13,6 +13,21 @@ func Number(pid procfs.PID) (procfs.PID, error) {
 	return status.NStgid[len(status.NStgid)-1], nil
 }
 
+// Began is when a process was started, in clock ticks since boot: with its number it
+// names the process for good.
+func Began(pid procfs.PID) (uint64, error) {
+	p, err := procfs.Open(pid)
+	if err != nil {
+		return 0, err
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return stat.StartTime, nil
+}
+
 // Below tells whether a process descends from another one.
 func Below(pid, ancestor procfs.PID) (bool, error) {
 	for pid > 0 && pid != ancestor {

@@ -297,7 +297,56 @@ static void refused_setup(void)
 	check_eq(unlink(path("before", -1)), 0);
 }
 
+/* ---- nothing shared but what a descriptor leads to ---- */
+
+static char *changed;
+static int ends[2];
+
+static void named_begin(void)
+{
+	filled(changed, 1 << 18, 5);
+	fill(changed + 8 * PAGE, PAGE, 60 + self);
+	check_eq(munmap(changed + 16 * PAGE, PAGE), 0);
+}
+
+static void named_child(int cycle)
+{
+	char c;
+
+	filled(changed, 8 * PAGE, 5);
+	filled(changed + 8 * PAGE, PAGE, 60 + self + cycle - 1);
+	fill(changed + 8 * PAGE, PAGE, 60 + self + cycle);
+	check_eq(faults(changed + 16 * PAGE, 0), SIGSEGV);
+	check_eq(read(ends[0], &c, 1), 1);
+}
+
+static const struct child holds = { named_begin, named_child };
+
+static void named_setup(void)
+{
+	int fd = syscall(SYS_memfd_create, "control", 0);
+
+	check(fd >= 0);
+	check_eq(ftruncate(fd, sizeof(*control)), 0);
+	control = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	changed = mmap(NULL, 1 << 18, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(control != MAP_FAILED && changed != MAP_FAILED);
+	fill(changed, 1 << 18, 5);
+	check_eq(pipe(ends), 0);
+	check_eq(write(ends[1], "xy", 2), 2);
+	grow(&holds);
+	grow(&holds);
+}
+
+static void named_verify(int cycle)
+{
+	all(cycle);
+	filled(changed, 1 << 18, 5);
+	check_eq(write(ends[1], "xy", 2), 2);
+}
+
 SCENARIOS(
+	{ .name = "named", .flags = EXTERNAL, .setup = named_setup, .verify = named_verify },
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
 	{ .name = "crowd", .flags = EXTERNAL, .setup = crowd_setup, .verify = crowd_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
