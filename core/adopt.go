@@ -60,6 +60,8 @@ func (r *restart) checkTask(p *plant) error {
 		return wrong(fault.TaskPlace, "of %d, not %d", stat.PPid, parent.PID)
 	case stat.ExitSignal != p.ExitSignal:
 		return wrong(fault.TaskPlace, "signal %d, not %d", stat.ExitSignal, p.ExitSignal)
+	case p.Shares != 0:
+		return wrong(fault.TaskPlace, "shares descriptors or directories with its parent")
 	}
 	leads := p.view.Stat.Session == p.view.PID
 	if p.leads = p.VSession == p.VPID; leads != p.leads {

@@ -131,6 +131,9 @@ func (r *restart) growTeam() (err error) {
 		if err := r.load(p); err != nil {
 			return err
 		}
+		if p.builder.HasTerminal() {
+			return &fault.Error{Code: fault.TaskSession, Object: p.view.Name(), Detail: "with a controlling terminal of the tree"}
+		}
 	}
 	return nil
 }

@@ -63,6 +63,10 @@ func (b *Builder) takeFrom(other *Builder, fd tracer.FD) error {
 	return nil
 }
 
+// HasTerminal tells whether a terminal of the tree is to be its controlling one: that
+// cannot be given to a task that may have to go back.
+func (b *Builder) HasTerminal() bool { return b.control != nil && b.control.pty != nil }
+
 // Beyond is a descriptor above all that the process has open or staged.
 func (b *Builder) Beyond() tracer.FD {
 	last := int32(-1)
