@@ -73,12 +73,16 @@ func (r *restart) checkTask(p *plant) error {
 	return nil
 }
 
-// sessionOf is the session that a task has to be in.
+// sessionOf is the session that a task has to be in, 0 if whoever led that is not
+// in the image.
 func (r *restart) sessionOf(p *plant) PID {
 	for _, leader := range r.plants {
 		if leader.VPID == p.VSession {
 			return leader.view.Stat.Session
 		}
+	}
+	if p.VSession != r.plants[0].VSession {
+		return 0
 	}
 	return r.plants[0].view.Stat.Session
 }
