@@ -27,6 +27,7 @@ type plant struct {
 	remote  *tracer.Remote // while it is borrowed
 	builder *resource.Builder
 	leads   bool // it leads a session of its own already
+	kept    bool // in the process group of the first process since it was forked
 
 	caller *arrival // it was there before, and waits in a call; nil for a child that is made
 	lost   bool     // such a one is no longer itself
@@ -93,6 +94,7 @@ func (r *restart) grow() error {
 			return err
 		}
 		p := &plant{process: proc, tracee: made.tracee, leads: made.leads}
+		p.kept = made.forked && (proc.parent == 0 || parent.kept) && !parent.leads
 		r.plants = append(r.plants, p)
 		if p.view, err = resource.Glance(p.tracee.TID(), true); err != nil {
 			return err
@@ -285,7 +287,7 @@ func (r *restart) group() error {
 		}
 	}
 	for _, p := range r.plants[1:] {
-		if p.VPgrp == p.VPID {
+		if p.VPgrp == p.VPID || p.VPgrp == r.plants[0].VPgrp && p.kept && !p.leads {
 			continue
 		}
 		group, known := now[p.VPgrp]

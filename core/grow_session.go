@@ -18,6 +18,7 @@ import (
 type born struct {
 	tracee *tracer.Tracee
 	leads  bool // a session
+	forked bool // by its parent, just now
 }
 
 // bear returns a process of the image, which its parent makes now unless it was
@@ -34,7 +35,7 @@ func (r *restart) bear(i int) (*born, error) {
 	}
 	p := &r.forest.living[i]
 	tracee, err := r.fork(r.plants[p.parent], p.Process.VPID, unix.Signal(p.ExitSignal), together(p.Shares))
-	return &born{tracee: tracee}, err
+	return &born{tracee: tracee, forked: true}, err
 }
 
 // bearAll makes the processes that come straight into such a session.
@@ -83,7 +84,7 @@ func (r *restart) bearAll(s *stray) error {
 	}
 	switch r.unwanted = nil; {
 	case s.leader >= 0:
-		r.born[s.leader] = &born{leader, true}
+		r.born[s.leader] = &born{tracee: leader, leads: true}
 		return nil
 	case s.waits:
 		r.leaders[s.number] = leader

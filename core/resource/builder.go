@@ -64,6 +64,7 @@ type Builder struct {
 	dumpable uint64       // what the process is to be, PR_SET_DUMPABLE
 
 	sched     callerScheduling
+	now       []byte // what clocks has found
 	sandbox   loadedSandbox
 	parent    *Builder       // from whose stage it was forked, nil for the first
 	shares    uint32         // what it has together with that one, image.SharesMask
@@ -128,6 +129,10 @@ func (b *Builder) Inherit(parent *Builder, shares uint32) {
 	b.parent = parent
 }
 
+// forked tells whether the process has come from its parent just now: what it is
+// that has.
+func (b *Builder) forked() bool { return b.parent != nil && !b.adopted }
+
 // root is the builder of the first process.
 func (b *Builder) root() *Builder {
 	for b.parent != nil {
@@ -177,6 +182,9 @@ func (b *Builder) leads(t *LoadedThread) bool { return t == b.Threads[0] }
 
 // Load reads the records of the process and stages all of it but its threads.
 func (b *Builder) Load() error {
+	if b.forked() {
+		b.Caller.limits = b.parent.Caller.limits
+	}
 	for i, part := range b.parts {
 		if part != nil {
 			if err := part.Load(b); err != nil {

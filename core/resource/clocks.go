@@ -69,17 +69,8 @@ func (clocksRestore) Load(b *Builder) error {
 	if rec.Monotonic < 0 || rec.Boottime < 0 {
 		return badImage(fault.ImageValue, "clocks", "%d and %d ns", rec.Monotonic, rec.Boottime)
 	}
-	if err := b.Flush(); err != nil {
-		return err
-	}
-	p := b.Stage()
-	at := p.Buffer(2 * timespecSize)
-	askClocks(p, at)
-	if err := b.Flush(); err != nil {
-		return err
-	}
-	now := make([]byte, 2*timespecSize)
-	if err := b.Remote.ReadMem(at, now); err != nil {
+	now, err := b.clocks()
+	if err != nil {
 		return err
 	}
 	for i, clock := range []struct {
@@ -91,6 +82,27 @@ func (clocksRestore) Load(b *Builder) error {
 		}
 	}
 	return nil
+}
+
+// clocks asks for the time as it is where the caller is. Children have the same
+// clocks.
+func (b *Builder) clocks() ([]byte, error) {
+	if b.forked() && b.parent.now != nil {
+		b.now = b.parent.now
+		return b.now, nil
+	}
+	p := b.Stage()
+	at := p.Buffer(2 * timespecSize)
+	askClocks(p, at)
+	if err := b.Flush(); err != nil {
+		return nil, err
+	}
+	now := make([]byte, 2*timespecSize)
+	if err := b.Remote.ReadMem(at, now); err != nil {
+		return nil, err
+	}
+	b.now = now
+	return now, nil
 }
 
 func (clocksRestore) Commit(*Builder, *tracer.Program) error { return nil }

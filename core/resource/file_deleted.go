@@ -318,6 +318,9 @@ func (b *Builder) openTemporary(dir string, flags int) (*tracer.Row, error) {
 // finishDeleted gives the deleted files their owner, mode and times, once all
 // of them are open.
 func (b *Builder) finishDeleted() error {
+	if len(b.deleted) == 0 {
+		return nil
+	}
 	owners := make(map[*stagedDeleted]*tracer.Row)
 	for _, file := range b.deleted {
 		rec, p := file.rec, b.Stage()

@@ -40,6 +40,9 @@ type fileMapping struct {
 // checkFiles looks at what the names have led to, once all is mapped, and
 // before the files are closed.
 func (r *memoryRestore) checkFiles(b *Builder) error {
+	if len(r.fromFiles) == 0 {
+		return nil
+	}
 	if err := b.Flush(); err != nil {
 		return err
 	}

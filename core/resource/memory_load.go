@@ -28,6 +28,7 @@ type memoryRestore struct {
 	fromFiles  []fileMapping
 	inodes     []carriedInode // mapped
 	more       *mmMore        // nil in images from before there was one
+	own        uint32         // what the caller has of its flags
 	coreFilter *stagedFile    // nil if it stays as it is
 	sealed     []procfs.Range
 	keys       stagedKeys

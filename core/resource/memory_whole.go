@@ -99,29 +99,40 @@ func (r *memoryRestore) loadMore(b *Builder) error {
 		return badImage(fault.ImageValue, "address space", "flags %#x", rec.Flags)
 	}
 	r.more = rec
-	if err := b.Flush(); err != nil {
+	if r.own, err = b.ownMMFlags(); err != nil {
 		return err
 	}
-	p := b.Remote.Program()
-	var answers answers
-	asked := askMM(p, answers.reserve(p, 1))
-	if err := p.Run(); err != nil {
-		return err
-	}
-	if err := answers.read(b.Remote); err != nil {
-		return err
-	}
-	own := asked.flags()
 	const mdwe = refuseExecGain | mdweNoInherit
 	for _, x := range []struct {
 		bits uint32
 		what string
 	}{{lockFuture, "mlockall(MCL_FUTURE)"}, {mdwe, "PR_SET_MDWE"}, {mergeAny, "PR_SET_MEMORY_MERGE"}} {
-		if own&x.bits != 0 && own&x.bits != rec.Flags&x.bits {
+		if r.own&x.bits != 0 && r.own&x.bits != rec.Flags&x.bits {
 			return &fault.Error{Code: fault.CallerMemory, Object: b.Caller.Name(), Detail: x.what}
 		}
 	}
-	return r.checkMore(b, own)
+	return r.checkMore(b, r.own)
+}
+
+// ownMMFlags are those of the caller. A child has them from its parent, but for
+// mlockall(2).
+func (b *Builder) ownMMFlags() (uint32, error) {
+	if b.forked() {
+		return b.parent.mem.own &^ (lockFuture | lockOnFault), nil
+	}
+	if err := b.Flush(); err != nil {
+		return 0, err
+	}
+	p := b.Remote.Program()
+	var answers answers
+	asked := askMM(p, answers.reserve(p, 1))
+	if err := p.Run(); err != nil {
+		return 0, err
+	}
+	if err := answers.read(b.Remote); err != nil {
+		return 0, err
+	}
+	return asked.flags(), nil
 }
 
 // checkMore tries what the commit will do, as far as it can be refused.

@@ -36,9 +36,8 @@ type Saver struct {
 	parts    []Saving // nil where Parts has none for the process
 	answers  answers
 	segments map[uint64]*segmentAnswer // System V shared memory that is attached, by id
-	online   onlineCPUs
-	netns    uint64            // cookie of its network namespace, once it was asked for
-	ptys     map[int]*savedPty // terminals of its own, by their numbers
+	netns    uint64                    // cookie of its network namespace, once it was asked for
+	ptys     map[int]*savedPty         // terminals of its own, by their numbers
 
 	filters    []*sandboxFilter // seccomp filters of all threads, by their numbers less 1
 	filtersOut uint32           // how many of them have been written

@@ -85,7 +85,7 @@ func (g *schedulingSave) Dump(s *Saver, t *SavedThread) error {
 	if err != nil {
 		return err
 	}
-	online, err := s.online.get()
+	online, err := s.tree.online.get()
 	if err != nil {
 		return err
 	}
@@ -107,13 +107,12 @@ type schedulingRestore struct {
 
 // callerScheduling is what the stage asks of the caller.
 type callerScheduling struct {
-	online       onlineCPUs
-	at           tracer.Addr
-	nice, ioprio *tracer.Row
-	attr         schedAttr
-	cpus         cpuSet
-	deadlines    int    // threads of the image that have one
-	tried        string // processors
+	online    onlineCPUs
+	ioprio    *tracer.Row
+	attr      schedAttr
+	cpus      cpuSet
+	deadlines int    // threads of the image that have one
+	tried     string // processors
 }
 
 func (r *schedulingRestore) Load(b *Builder, t *LoadedThread) error {
@@ -155,20 +154,31 @@ func (r *schedulingRestore) Load(b *Builder, t *LoadedThread) error {
 	}
 	r.schedulingRecord, r.attr = rec, a
 	if b.leads(t) {
-		p := b.Stage()
-		b.sched.at = p.Buffer(schedAttrSize)
-		b.sched.nice, b.sched.ioprio = askScheduling(p, b.sched.at)
-		if err := b.Flush(); err != nil {
-			return err
-		}
-		raw := make([]byte, schedAttrSize)
-		if err := b.Remote.ReadMem(b.sched.at, raw); err != nil {
-			return err
-		}
-		b.sched.attr = decodeSched(raw, niceOf(b.sched.nice))
-		if b.sched.cpus, err = parseCPUs(b.Caller.Status.CpusAllowedList); err != nil {
-			return err
-		}
+		return b.ownScheduling()
 	}
 	return nil
+}
+
+// ownScheduling finds out that of the caller. A child has it from its parent,
+// unless that wants none of it to be inherited.
+func (b *Builder) ownScheduling() (err error) {
+	if b.forked() && b.parent.sched.ioprio != nil && b.parent.sched.attr.Flags&schedResetOnFork == 0 {
+		from := &b.parent.sched
+		b.sched = callerScheduling{online: from.online, ioprio: from.ioprio, attr: from.attr, cpus: from.cpus}
+		return nil
+	}
+	p := b.Stage()
+	at := p.Buffer(schedAttrSize)
+	var nice *tracer.Row
+	nice, b.sched.ioprio = askScheduling(p, at)
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	raw := make([]byte, schedAttrSize)
+	if err := b.Remote.ReadMem(at, raw); err != nil {
+		return err
+	}
+	b.sched.attr = decodeSched(raw, niceOf(nice))
+	b.sched.cpus, err = parseCPUs(b.Caller.Status.CpusAllowedList)
+	return err
 }

@@ -182,10 +182,11 @@ func (r *signalsRestore) Lead(b *Builder, t *LoadedThread, p *tracer.Program) er
 }
 
 // refuseOnAltStack refuses a caller that runs on its alternate signal stack:
-// the kernel would not let it have another one (sigaltstack(2), EPERM).
+// the kernel would not let it have another one (sigaltstack(2), EPERM). Its
+// children run where it does.
 func refuseOnAltStack(b *Builder) error {
-	if err := b.Flush(); err != nil {
-		return err
+	if b.forked() {
+		return nil
 	}
 	p := b.Stage()
 	at := p.Buffer(stackSize)

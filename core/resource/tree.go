@@ -36,6 +36,7 @@ type Tree struct {
 
 	stats    map[rootedName]unix.Stat_t // of mapped files
 	buildIDs map[inodeID][]byte         // of those, nil for none
+	online   onlineCPUs
 
 	indexing sync.WaitGroup // reads page maps
 	closed   atomic.Bool    // it need not any more
