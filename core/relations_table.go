@@ -29,8 +29,8 @@ var Relations = []Relation{
 	{"shared open files, pipes, sockets, terminals", resource.Full,
 		"What several processes hold is in the image once, and is one again."},
 	{"shared and copied memory", resource.Partial,
-		"Shared memory is one again, and pages that are the same since a fork are in the image once. Refused: memory that several have " +
-			"of whom none descends from the first, unless a descriptor leads to it or it is System V shared memory."},
+		"Shared memory is one again, and pages that are the same since a fork are in the image once. Also memory that a parent " +
+			"has dropped and its children share. Refused of that: System V shared memory and huge pages of the pool."},
 	{"what clone(2) shares beside", resource.Partial,
 		"A descriptor table (CLONE_FILES), and working directory, root and umask (CLONE_FS), that a process has together with its parent. " +
 			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD. The child of a vfork is waited for, " +

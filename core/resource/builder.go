@@ -141,6 +141,16 @@ func (b *Builder) root() *Builder {
 	return b
 }
 
+// descends tells whether the process comes down from that one, or is it.
+func (b *Builder) descends(from *Builder) bool {
+	for ; b != nil; b = b.parent {
+		if b == from {
+			return true
+		}
+	}
+	return false
+}
+
 // MayChoosePIDs tells whether the process may choose the numbers of new ones, in
 // its own pid namespace.
 func (b *Builder) MayChoosePIDs() bool { return b.mayRestore() }

@@ -232,6 +232,7 @@ type stagedInode struct {
 	made     *stagedOpen // open for reading and writing
 	taken    bool        // by an open file of the image; else the commit closes it
 	readOnly *stagedOpen // open for reading alone, if a mapping wants that
+	reader   *Builder    // whose process has opened it so; its descendants have that, too
 	// shut stages what forbids further mappings; nil if nothing does. It comes
 	// after the mappings that were there before it.
 	shut func()
@@ -255,8 +256,8 @@ func (n *stagedInode) mapping(b *Builder, m *stagedMapping, prot int) (*tracer.R
 // forReading opens it for reading alone. What is mapped from there does not
 // count as open for writing, as a program file must not be.
 func (n *stagedInode) forReading(b *Builder) *stagedOpen {
-	if n.readOnly == nil {
-		n.readOnly = b.reopen(n.made, unix.O_RDONLY)
+	if n.readOnly == nil || !b.descends(n.reader) {
+		n.readOnly, n.reader = b.reopen(n.made, unix.O_RDONLY), b
 	}
 	return n.readOnly
 }

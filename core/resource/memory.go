@@ -27,6 +27,7 @@ var memory = Part{
 		image.Row[vmaPool](vmaPoolKind, "VMA_POOL", image.InMM, "the mapping is of the huge page pool; behind VMA_MORE"),
 		image.Row[sysvRecord](sysvKind, "SYSV_SHM", image.InMM, "System V shared memory, where it is met first; its parent is its reference; FILE_DATA follow"),
 		image.Row[inheritRecord](inheritKind, "VMA_INHERIT", image.InMM, "the mapping is that of the parent, but for what this lists and the pages that follow"),
+		image.Row[heldRecord](heldKind, "HELD_MEMORY", image.InMM, "memory that descendants share which the process itself has not; its records follow"),
 		image.Row[guardRecord](guardKind, "VMA_GUARD", image.InMM, "guard ranges within the mapping (MADV_GUARD_INSTALL)"),
 	},
 	Save:    func() Saving { return new(memorySave) },

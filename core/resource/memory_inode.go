@@ -47,6 +47,11 @@ func (r *memoryRestore) mapLate(b *Builder) error {
 	for _, file := range r.inodes {
 		file.shutNow()
 	}
+	for p := b.parent; p != nil && len(r.lates) > 0; p = p.parent { // who made the file shuts it
+		if err := p.Flush(); err != nil {
+			return err
+		}
+	}
 	for _, m := range r.lates {
 		if err := r.stage(b, m); err != nil {
 			return err

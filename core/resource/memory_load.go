@@ -84,6 +84,9 @@ func (r *memoryRestore) Load(b *Builder) error {
 			return err
 		}
 	}
+	if err := r.loadHeld(b); err != nil {
+		return err
+	}
 	if err := r.mapLate(b); err != nil {
 		return err
 	}

@@ -183,6 +183,9 @@ func (s *memorySave) Dump(d *Saver) error {
 			return fmt.Errorf("save %s: %w", d.MappingName(&maps[i]), err)
 		}
 	}
+	if err := d.dumpHeld(); err != nil {
+		return err
+	}
 	return d.W.Put(0, &image.MMContext{LDTEntrySize: 8})
 }
 

@@ -29,7 +29,8 @@ type Tree struct {
 	files   *object.Files[holder]
 	same    map[holder]holder // the first descriptor with the same open file
 	shared  map[inodeID]*sharedObject
-	shares  map[*View]uint32 // with its parent, image.SharesMask; once the relations have been looked at
+	held    map[*View][]heldMemory // for descendants; once the relations have been looked at
+	shares  map[*View]uint32       // with its parent, image.SharesMask; once the relations have been looked at
 
 	supposed map[inodeID]bool // files that the root would have been given
 	savers   map[*View]*Saver
@@ -287,37 +288,4 @@ func (t *Tree) SurveyRelations() fault.List {
 		return list
 	}
 	return slices.Concat(list, t.together(), t.sharedMemory())
-}
-
-// sharedMemory refuses memory that several have of which none is an ancestor of
-// the others, and no descriptor leads to it.
-func (t *Tree) sharedMemory() fault.List {
-	var list fault.List
-	first := make(map[inodeID]*View)
-	open := make(map[inodeID]bool)
-	for i := range t.views[0].FDs {
-		open[idOf(&t.views[0].FDs[i])] = true
-	}
-	for _, v := range t.views {
-		for i := range v.Mappings {
-			m := &v.Mappings[i]
-			pool := isSharedPool(m)
-			if !isSharedAnon(m) && !pool && inodeKindOf(m) == nil || open[mappedID(m)] {
-				continue
-			}
-			id := mappedID(m)
-			if first[id] == nil {
-				first[id] = v
-			}
-			if pool && first[id] != v && t.descends(v, first[id]) && !t.inheritsPool(v, m) {
-				list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m),
-					Detail: fmt.Sprintf("huge pages of %s, otherwise than its parent has them", first[id].Name())})
-			}
-			if !t.descends(v, first[id]) {
-				list = append(list, &fault.Error{Code: fault.MemoryShared, Object: v.MappingName(m),
-					Detail: fmt.Sprintf("with %s, which it does not descend from", first[id].Name())})
-			}
-		}
-	}
-	return list
 }
