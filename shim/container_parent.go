@@ -78,6 +78,7 @@ func (p *parent) endWithSupervisor() {
 		if n == 0 || errors.Is(err, unix.EINTR) {
 			continue
 		}
+		p.lost.Store(true)
 		_ = unix.PidfdSendSignal(p.container.first.own, unix.SIGKILL, nil, 0) // it may have ended
 		return
 	}

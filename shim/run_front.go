@@ -120,6 +120,10 @@ func (f *front) mirror(child int) (unix.WaitStatus, error) {
 				failed = append(failed, a.Failure.err())
 			case a.Kind == noticeEnded:
 				ended = &a.notice
+				if ended.Lost && waited != nil {
+					f.noteEnd(<-waited) // else it would be left open which of the two is heard of first
+					waited = nil
+				}
 			default:
 				if err := f.handle(a); err != nil {
 					return 0, err

@@ -18,6 +18,7 @@ type notice struct {
 	Signal  unix.Signal     `json:",omitempty"` // of a stop
 	Status  unix.WaitStatus `json:",omitempty"` // of an end
 	Remain  bool            `json:",omitempty"` // at an end: other tasks live on
+	Lost    bool            `json:",omitempty"` // at an end: the supervisor had ended before, and CMD was ended for that
 	PID     int             `json:",omitempty"` // of CMD
 	Parent  int             `json:",omitempty"` // of the sender of noticeStarted
 	Failure *failure        `json:",omitempty"`

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type parent struct {
 	child  int // the same, but for the first process of a container
 
 	container *containerParent // nil without
+	lost      atomic.Bool      // the supervisor has ended, and the container for that
 
 	mu      sync.Mutex
 	stops   uint64      // how often CMD has stopped; protected by mu
@@ -177,7 +179,7 @@ func (p *parent) obey() {
 
 // end tells everybody that CMD has ended, and whether other tasks go on. mu is held.
 func (p *parent) end(status unix.WaitStatus) {
-	r := notice{Kind: noticeEnded, Status: p.status(status), Remain: p.reap()}
+	r := notice{Kind: noticeEnded, Status: p.status(status), Remain: p.reap(), Lost: p.lost.Load()}
 	// A supervisor that was killed needs not be told.
 	if p.hand > 0 {
 		_ = p.hand.send(r)

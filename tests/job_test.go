@@ -71,6 +71,7 @@ func (e *env) clean() {
 		<-j.done
 	}
 	if e.Failed() {
+		e.endStrays()
 		logs, err := filepath.Glob(e.path("log.*"))
 		if err != nil {
 			e.Error(err)
@@ -85,6 +86,30 @@ func (e *env) clean() {
 	if err := os.RemoveAll(e.dir); err != nil {
 		e.Error(err)
 	}
+}
+
+// endStrays ends what has come away from the jobs of a failed test: processes whose
+// parents have ended. A test that passes leaves none, or the run fails.
+func (e *env) endStrays() {
+	for range 100 { // one that is killed may just have made another
+		found := false
+		for _, p := range descendants(os.Getpid()) {
+			cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.pid))
+			if err != nil || p.state == "Z" {
+				continue // gone
+			}
+			environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+			if err == nil && (cwd == e.dir || strings.HasPrefix(cwd, e.dir+"/") || bytes.Contains(environ, []byte(e.dir))) {
+				found = true
+				_ = unix.Kill(p.pid, unix.SIGKILL) // gone already is as good
+			}
+		}
+		if !found {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	e.Errorf("processes in %s do not end", e.dir)
 }
 
 // verifyImages says of each image that a failed test has made whether it is

@@ -3,10 +3,10 @@ package tests
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +18,6 @@ import (
 // defaultOutput is where the programs of 2009 write, always.
 const defaultOutput = "/tmp/cr-test.out"
 
-var defaultOutputFree sync.Mutex
-
 // usage is one run of the walk-through.
 type usage struct {
 	*env
@@ -30,16 +28,15 @@ type usage struct {
 }
 
 func newUsage(t *testing.T, u user, s samples, plain bool) *usage {
+	if plain {
+		lockDefaultOutput(t)
+	}
 	e := newEnv(t, u)
 	r := &usage{env: e, samples: s, out: e.path("out"), args: " " + e.path("out") + " 100"}
 	if plain {
-		defaultOutputFree.Lock()
 		r.out, r.args = defaultOutput, ""
 		r.forget()
-		t.Cleanup(func() {
-			r.forget()
-			defaultOutputFree.Unlock()
-		})
+		t.Cleanup(r.forget)
 	}
 	// As in the documentation, the programs are in the working directory.
 	for _, name := range []string{"ckpt", "rstr", "self", "test"} {
@@ -48,6 +45,20 @@ func newUsage(t *testing.T, u user, s samples, plain bool) *usage {
 		}
 	}
 	return r
+}
+
+// lockDefaultOutput keeps other tests off until the test ends, also those of other
+// runs on the machine. What is locked is the directory: nothing is left behind.
+func lockDefaultOutput(t *testing.T) {
+	t.Helper()
+	dir, err := os.Open(filepath.Dir(defaultOutput))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() }) // and so unlocked
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (r *usage) forget() {

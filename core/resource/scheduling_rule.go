@@ -2,7 +2,9 @@ package resource
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/bits"
 	"os"
 	"strconv"
@@ -170,11 +172,29 @@ func (o *onlineCPUs) get() (cpuSet, error) {
 		return o.set, nil
 	}
 	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if errors.Is(err, fs.ErrNotExist) { // not mounted where we are
+		if text, err = os.ReadFile("/proc/stat"); err == nil {
+			text = []byte(cpusOfStat(string(text)))
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list processors: %w", err)
 	}
 	o.set, err = parseCPUs(string(text))
 	return o.set, err
+}
+
+// cpusOfStat lists the processors that /proc/stat tells of: those that are online
+// (fs/proc/stat.c). It takes longer to make than the file of /sys.
+func cpusOfStat(stat string) string {
+	var cpus []string
+	for line := range strings.Lines(stat) {
+		name, _, _ := strings.Cut(line, " ")
+		if number, ok := strings.CutPrefix(name, "cpu"); ok && number != "" {
+			cpus = append(cpus, number)
+		}
+	}
+	return strings.Join(cpus, ",")
 }
 
 // unbound tells whether a thread may run wherever the machine does.

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"os"
 	"slices"
 	"testing"
 )
@@ -46,5 +47,27 @@ func TestParseCPUs(t *testing.T) {
 		if got, err := parseCPUs(list); err == nil {
 			t.Errorf("%q: %x", list, got)
 		}
+	}
+}
+
+// TestOnlineCPUs holds what /proc/stat says of the processors to what /sys does.
+func TestOnlineCPUs(t *testing.T) {
+	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		t.Skip("needs: /sys")
+	}
+	want, err := parseCPUs(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseCPUs(cpusOfStat(string(stat))); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v by /proc/stat, %v by /sys (%v)", got, want, err)
+	}
+	if got := cpusOfStat("cpu  1 2\ncpu0 1 2\ncpu3 4 5\nintr 5\n"); got != "0,3" {
+		t.Errorf("list %q", got)
 	}
 }
