@@ -51,7 +51,9 @@ func (r *restart) endOne(child *tracer.Tracee, z *process) error {
 	err := child.Inject(tracer.InjectOptions{}, func(rem *tracer.Remote) error {
 		p := rem.Program()
 		p.Prctl(unix.PR_SET_NAME, tracer.Ptr(p.String(strings.TrimRight(string(z.Name[:]), "\x00"))))
-		if group != 0 || z.VPgrp == z.VPID {
+		if z.VSession == z.VPID {
+			p.Call(unix.SYS_SETSID).Tolerate() // which it may lead already
+		} else if group != 0 || z.VPgrp == z.VPID {
 			p.Call(unix.SYS_SETPGID, tracer.Imm(0), tracer.Imm(group)).Tolerate() // of another session perhaps
 		}
 		if status.Signaled() {

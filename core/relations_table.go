@@ -23,7 +23,7 @@ var Relations = []Relation{
 			"by nobody where the leader has ended (daemons). Refused: a session whose leader lives outside of the tree, and one into which " +
 			"processes with different parents have come."},
 	{"zombies", resource.Partial,
-		"Number, name, group, status. What they used of the processor, their user and whether they dumped core is not kept."},
+		"Number, name, group or session that they led, status. What they used of the processor, their user and whether they dumped core is not kept."},
 	{"stopped processes", resource.Full,
 		"All but the first are stopped again, and their parents are told of it once more."},
 	{"shared open files, pipes, sockets, terminals", resource.Full,

@@ -26,6 +26,28 @@ static void orphan(const struct child *c)
 	}
 }
 
+/* zombie is the child that has ended with that status. */
+static pid_t zombie(int status)
+{
+	char name[64];
+	siginfo_t info;
+	int pid;
+	FILE *f;
+
+	snprintf(name, sizeof(name), "/proc/self/task/%d/children", getpid());
+	f = fopen(name, "r");
+	check(f != NULL);
+	while (fscanf(f, "%d", &pid) == 1) {
+		memset(&info, 0, sizeof(info));
+		check_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+		if (info.si_pid == pid && info.si_status == status) {
+			check_eq(fclose(f), 0);
+			return pid;
+		}
+	}
+	fail("no child has ended with %d", status);
+}
+
 /* The session has no leader, and is of those who were in it. */
 static void of_nobody(int n)
 {
@@ -100,7 +122,8 @@ static void settle(void)
 
 static void daemons_setup(void)
 {
-	pid_t pid;
+	siginfo_t info;
+	pid_t pid, lone;
 
 	check_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
 	share();
@@ -118,6 +141,11 @@ static void daemons_setup(void)
 	}
 	await(&control->count, 5);
 	settle();
+	lone = fork();
+	check(lone >= 0);
+	if (!lone)
+		_exit(setsid() > 0 ? 4 : 5);
+	check_eq(waitid(P_PID, (id_t)lone, &info, WEXITED | WNOWAIT), 0);
 	brother = grow(&leads);
 	settle();
 	check_eq(control->count, 7);
@@ -125,7 +153,6 @@ static void daemons_setup(void)
 
 static void daemons_verify(int cycle)
 {
-	siginfo_t info;
 	pid_t lone;
 
 	all(cycle);
@@ -142,10 +169,9 @@ static void daemons_verify(int cycle)
 	check_eq(control->of[6].sid, control->of[5].pid);
 	check_eq(control->of[6].ppid, getpid());
 	/* Who led it is there yet, with his status and his number. */
-	memset(&info, 0, sizeof(info));
-	check_eq(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT), 0);
-	check_eq(info.si_pid, lone);
-	check_eq(info.si_status, 9);
+	check_eq(zombie(9), lone);
+	/* And so is one that has led a session alone. */
+	check_eq(getsid(zombie(4)), zombie(4));
 	if (getpid() == was)
 		check_eq(lone, ended);
 }
