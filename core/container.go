@@ -9,6 +9,7 @@ import (
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/core/resource"
+	"github.com/crshim/crshim/core/task"
 )
 
 // Container is what an image tells of a container that crshim has made.
@@ -25,7 +26,9 @@ type Container struct {
 	// OwnMounts is set if Mounts tells what is mounted in it, as every image does now.
 	OwnMounts bool
 	Mounts    []Mount
-	plan      *mountPlan // of one that is being saved
+	// Groups are the control groups that it is in, in hierarchies in which one limits it.
+	Groups []task.Group
+	plan   *mountPlan // of one that is being saved
 }
 
 // UserNamespace says who the user of a container is in it.
@@ -86,7 +89,10 @@ func readContainer(r *image.Reader, f *forest) (*Container, error) {
 			return nil, err
 		}
 	}
-	return c, c.readMounts(r)
+	if err := c.readMounts(r); err != nil {
+		return nil, err
+	}
+	return c, c.readGroups(r)
 }
 
 // checkFirst refuses to make the first process of a pid namespace one among

@@ -58,6 +58,9 @@ func (c *checkpoint) writeContainer(w *image.Writer) error {
 	if err := c.within.writeMounts(w); err != nil {
 		return err
 	}
+	if err := c.within.writeGroups(w); err != nil {
+		return err
+	}
 	if err := c.writeContents(w); err != nil {
 		return err
 	}

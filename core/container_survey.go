@@ -50,6 +50,9 @@ func (c *Container) survey(v *resource.View) (list fault.List, err error) {
 		return nil, err
 	}
 	c.plan, c.Mounts, c.Rootfs, list = plan, plan.list, plan.rootfs, plan.refused
+	if err := c.noteGroups(v); err != nil {
+		return nil, err
+	}
 	if c.Net == NetHost {
 		return list, nil
 	}

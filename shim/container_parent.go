@@ -16,6 +16,8 @@ type containerParent struct {
 	config  *containerConfig
 	first   *firstProcess
 	command unix.WaitStatus // how CMD has ended, 0 before; protected by parent.mu
+	adopted chan struct{}   // of a restart: closed when the front has told all
+	groups  []string        // control groups that end with it; known then
 }
 
 // watch hears what becomes of CMD from the init, which is its parent.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -87,6 +89,30 @@ func (r *restart) expectMounts(c *containerConfig, image string) error {
 	return nil
 }
 
+// joinGroups puts the container into the control groups that limited it, before it has any memory or children. Those that are made
+// for it go when it ends.
+func (r *restart) joinGroups(first int) error {
+	if r.opened.Container == nil {
+		return nil
+	}
+	made := r.opened.JoinGroups(core.PID(first))
+	if len(made) == 0 {
+		return nil
+	}
+	return r.adopt.send(notice{Kind: noticeGroups, Groups: made})
+}
+
+// removeGroups removes the control groups that were made for the container, when nothing is left in it.
+func (c *containerParent) removeGroups() error {
+	var errs []error
+	for _, dir := range slices.Backward(c.groups) {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // handOver tells the parent of a restored container who CMD is and gives it the eventfd of the init, before they run: what becomes
 // of CMD is heard from the first moment on.
 func (r *restart) handOver(first, second core.PID) error {
@@ -128,8 +154,13 @@ func (r *restart) adoptAs(command core.PID, reports ...int) error {
 
 // adopt waits until it is known which process CMD is, and is its parent from then on.
 func (p *parent) adopt(s socket) {
+	defer close(p.container.adopted)
 	defer s.close()
 	r, reports, err := s.receive()
+	if err == nil && r.Kind == noticeGroups {
+		p.container.groups = r.Groups
+		r, reports, err = s.receive()
+	}
 	if errors.Is(err, io.EOF) {
 		return // the restart has failed, and the front says why
 	}

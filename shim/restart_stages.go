@@ -92,6 +92,10 @@ func (r *restart) fill() (int, error) {
 			return 0, err
 		}
 	}
+	if err := r.joinGroups(waiting.PID); err != nil {
+		r.opened.Close()
+		return 0, err
+	}
 	r.opened.Ready = r.ready
 	done, err := r.opened.Into(func(t *tracer.Tracer) (*tracer.Tracee, error) {
 		pid := procfs.PID(waiting.PID)

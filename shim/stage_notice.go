@@ -21,6 +21,7 @@ type notice struct {
 	Lost    bool            `json:",omitempty"` // at an end: the supervisor had ended before, and CMD was ended for that
 	PID     int             `json:",omitempty"` // of CMD
 	Parent  int             `json:",omitempty"` // of the sender of noticeStarted
+	Groups  []string        `json:",omitempty"` // control groups that end with the container
 	Failure *failure        `json:",omitempty"`
 }
 
@@ -36,6 +37,7 @@ const (
 	noticeListener  noticeKind = "listener"  // __exec to supervisor, with the listener
 	noticeServed    noticeKind = "served"    // supervisor to __exec: the calls are being served
 	noticeBlank     noticeKind = "blank"     // parent or __exec to front: PID waits to become a blank process
+	noticeGroups    noticeKind = "groups"    // front to parent of a container: Groups have been made for it
 	noticeRestored  noticeKind = "restored"  // front to parent of a container: PID is CMD, with the eventfd of the init
 	noticeAdopted   noticeKind = "adopted"   // the answer: CMD is being watched
 	noticeSeized    noticeKind = "seized"    // front to that process: become one

@@ -73,6 +73,7 @@ func beParent(config *stageConfig, command []string) error {
 	}
 	switch {
 	case restored > 0:
+		p.container.adopted = make(chan struct{})
 		go p.adopt(restored)
 	case p.container.first.reports >= 0:
 		go p.watch()
@@ -82,6 +83,10 @@ func beParent(config *stageConfig, command []string) error {
 	}
 	err = p.wait()
 	core.ForgetFrozen(procfs.PID(p.container.first.pid))
+	if p.container.adopted != nil {
+		<-p.container.adopted
+		err = errors.Join(err, p.container.removeGroups())
+	}
 	return errors.Join(err, p.container.config.unlist(p.container.first))
 }
 

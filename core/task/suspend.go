@@ -28,8 +28,10 @@ type Stopped struct {
 	Start uint64     `json:"start"` // procfs.Stat.StartTime, against its number being used again
 }
 
+const suspendPrefix = "crshim-frozen-"
+
 // suspendGroup names the group that Suspend makes for a process.
-func suspendGroup(pid procfs.PID) string { return "crshim-frozen-" + strconv.Itoa(int(pid)) }
+func suspendGroup(pid procfs.PID) string { return suspendPrefix + strconv.Itoa(int(pid)) }
 
 // Suspend keeps a process, and those that belong to it (belongTo), from
 // running until Resume. It uses a control group, of version 2 if it can and of
