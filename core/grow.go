@@ -93,15 +93,18 @@ func (r *restart) grow() error {
 		if err != nil {
 			return err
 		}
-		p := &plant{process: proc, tracee: made.tracee, leads: made.leads}
-		p.kept = made.forked && (proc.parent == 0 || parent.kept) && !parent.leads
+		p := &plant{process: proc, tracee: made.tracee, remote: made.remote, leads: made.leads}
+		p.kept = made.remote != nil && (proc.parent == 0 || parent.kept) && !parent.leads
 		r.plants = append(r.plants, p)
+		if p.remote == nil {
+			if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
+				return err
+			}
+		}
 		if p.view, err = resource.Glance(p.tracee.TID(), true); err != nil {
 			return err
 		}
-		if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
-			return err
-		}
+		p.view.Hide(p.remote.Scratch())
 		if err := r.load(p); err != nil {
 			return err
 		}
@@ -168,15 +171,27 @@ func (r *restart) fork(parent *plant, number int32, signal unix.Signal, flags ui
 }
 
 func (r *restart) forkBy(parent *tracer.Remote, name string, number int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
+	child, err := r.forkBorrowed(parent, name, number, signal, flags)
+	if err != nil {
+		return nil, err
+	}
+	if err := child.GiveBack(false); err != nil {
+		return nil, errors.Join(err, child.Tracee().Kill())
+	}
+	return child.Tracee(), nil
+}
+
+// forkBorrowed is forkBy of one that is going to be worked on.
+func (r *restart) forkBorrowed(parent *tracer.Remote, name string, number int32, signal unix.Signal, flags uint64) (*tracer.Remote, error) {
 	var tid procfs.PID
 	if r.numbers {
 		tid = procfs.PID(number)
 	}
-	child, err := parent.Fork(tid, signal, flags)
+	child, err := parent.ForkBorrowed(tid, signal, flags)
 	if errors.Is(err, unix.EEXIST) && !r.keepPIDs {
 		// Somebody was faster, or it is that of a process group or a session.
 		r.warn("process id %d is taken: the process gets another one", number)
-		child, err = parent.Fork(0, signal, flags)
+		child, err = parent.ForkBorrowed(0, signal, flags)
 	}
 	switch {
 	case errors.Is(err, unix.EEXIST):

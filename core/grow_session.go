@@ -17,8 +17,8 @@ import (
 // born is a process that was made before the image came to it.
 type born struct {
 	tracee *tracer.Tracee
-	leads  bool // a session
-	forked bool // by its parent, just now
+	leads  bool           // a session
+	remote *tracer.Remote // if it is borrowed: its parent has forked it just now
 }
 
 // bear returns a process of the image, which its parent makes now unless it was
@@ -34,8 +34,12 @@ func (r *restart) bear(i int) (*born, error) {
 		return b, nil
 	}
 	p := &r.forest.living[i]
-	tracee, err := r.fork(r.plants[p.parent], p.Process.VPID, unix.Signal(p.ExitSignal), together(p.Shares))
-	return &born{tracee: tracee, forked: true}, err
+	parent := r.plants[p.parent]
+	child, err := r.forkBorrowed(parent.remote, parent.view.Name(), p.VPID, unix.Signal(p.ExitSignal), together(p.Shares))
+	if err != nil {
+		return nil, err
+	}
+	return &born{tracee: child.Tracee(), remote: child}, nil
 }
 
 // bearAll makes the processes that come straight into such a session.

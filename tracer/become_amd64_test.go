@@ -325,6 +325,46 @@ func TestFork(t *testing.T) {
 	})
 }
 
+// TestForkBorrowed: what is registered and staged in the parent is not the
+// child's to take back.
+func TestForkBorrowed(t *testing.T) {
+	run(t, func(tr *Tracer) {
+		b, err := tr.Blank(BlankOptions{})
+		must(t, err)
+		want, err := ownState(b)
+		must(t, err)
+		before, err := b.maps()
+		must(t, err)
+		for _, fails := range []bool{false, true} {
+			must(t, b.Inject(InjectOptions{}, func(r *Remote) error {
+				p := r.Program()
+				fd := p.Call(unix.SYS_EVENTFD2, Imm(0), Imm(0))
+				fd.Undo(unix.SYS_CLOSE, fd)
+				must(t, p.Run())
+				c, err := r.ForkBorrowed(0, unix.SIGCHLD, 0)
+				must(t, err)
+				equal(t, "scratch memory", c.Scratch(), r.Scratch())
+				got, err := c.Syscall(unix.SYS_GETPID)
+				must(t, err)
+				equal(t, "getpid", TID(got), c.Tracee().TID())
+				must(t, c.Undo(unix.SYS_SETPGID, 0, 0)) // to be seen whether it was made
+				must(t, c.GiveBack(fails))
+				sameState(t, c.Tracee(), want)
+				m, err := c.Tracee().maps()
+				must(t, err)
+				equal(t, "mappings", len(m), len(before))
+				group, err := unix.Getpgid(int(c.Tracee().TID()))
+				must(t, err)
+				equal(t, "undone", TID(group) == c.Tracee().TID(), fails)
+				must(t, unix.Access(fmt.Sprintf("/proc/%d/fdinfo/%d", c.Tracee().TID(), fd.Result()), unix.F_OK))
+				must(t, c.Tracee().Kill())
+				return nil
+			}))
+		}
+		must(t, b.Kill())
+	})
+}
+
 // freePID is a number that nobody has had for a while: far behind the last one
 // given out, on the wheel that pids are taken from.
 func freePID(t *testing.T) TID {

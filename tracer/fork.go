@@ -3,6 +3,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"structs"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,19 @@ func (a *cloneArgs) encode() []byte {
 // session), EPERM if we may not choose, EINVAL if it is out of range, EAGAIN if
 // there are too many processes.
 func (r *Remote) Fork(tid TID, signal unix.Signal, flags uint64) (*Tracee, error) {
+	child, err := r.ForkBorrowed(tid, signal, flags)
+	if err != nil {
+		return nil, err
+	}
+	if err := child.GiveBack(false); err != nil {
+		return nil, errors.Join(err, child.e.Kill())
+	}
+	return child.e, nil
+}
+
+// ForkBorrowed is Fork of a child that is borrowed already, with options like
+// those of the process itself. GiveBack must follow.
+func (r *Remote) ForkBorrowed(tid TID, signal unix.Signal, flags uint64) (*Remote, error) {
 	if err := r.ready(); err != nil {
 		return nil, err
 	}
@@ -57,7 +71,7 @@ func (r *Remote) Fork(tid TID, signal unix.Signal, flags uint64) (*Tracee, error
 	return child, nil
 }
 
-func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Tracee, err error) {
+func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Remote, err error) {
 	e := r.e
 	e.events = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK // the latter if the signal is SIGCHLD
 	defer func() {
@@ -88,10 +102,10 @@ func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Tracee,
 }
 
 // adopt takes over the process that r's task has just forked. It came attached,
-// and with a copy of the whole loan, which it gives back on its own account.
-func (r *Remote) adopt() (*Tracee, error) {
+// and with a copy of the whole loan.
+func (r *Remote) adopt() (*Remote, error) {
 	e := r.e
-	c := &Tracee{t: e.t, tid: r.newTID, leader: r.newTID, opt: Options{ExitKill: true}, suspended: e.suspended, boot: e.boot}
+	c := &Tracee{t: e.t, tid: r.newTID, opt: Options{ExitKill: true}, suspended: e.suspended, boot: e.boot}
 	e.t.tracees[c.tid] = c
 	stop, err := c.waitNext(-1)
 	if err == nil && stop.Gone() {
@@ -100,12 +114,27 @@ func (r *Remote) adopt() (*Tracee, error) {
 	if err != nil {
 		return nil, err
 	}
-	loan := *r
-	loan.e, loan.held, loan.boot = c, nil, bootKey{c.leader, r.boot.addr}
-	e.t.boots[loan.boot] = true
-	loan.undo = loan.at.undo.End // the copies of registered calls are not its to make
-	if err := errors.Join(c.setOptions(), loan.giveBack(false)); err != nil {
+	facts, err := c.facts()
+	if err != nil {
 		return nil, errors.Join(err, c.Kill())
 	}
-	return c, nil
+	c.leader, c.injecting = facts.leader, true
+	loan := &Remote{
+		e: c, opt: r.opt, size: r.size, at: r.at, boot: bootKey{c.leader, r.boot.addr}, final: r.final, signal: r.signal,
+		undo: r.at.undo.End, undoEnd: r.at.undo.End, self: facts.self,
+		data: arena{areas: slices.Clone(r.data.areas)},
+	}
+	loan.data.loosen()
+	loan.data.reset()
+	e.t.boots[loan.boot] = true
+	// The copies of registered calls are not its to make.
+	empty := part{loan.at.header.Start + headerUndo, words(uint64(loan.undo), uint64(loan.undoEnd))}
+	err = errors.Join(c.setOptions(), c.transfer(unix.ProcessVMWritev, []part{empty}))
+	if err == nil {
+		err = loan.unmapAreas()
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Kill(), loan.GiveBack(true))
+	}
+	return loan, nil
 }

@@ -144,6 +144,26 @@ func init() {
 		}
 		return nil
 	}
+	scenarios["fork-borrowed"] = func(e *Tracee) error {
+		err := e.Inject(InjectOptions{}, func(r *Remote) error {
+			if err := r.Undo(unix.SYS_CLOSE, 1<<30); err != nil {
+				return err
+			}
+			c, err := r.ForkBorrowed(0, unix.SIGCHLD, 0)
+			if err != nil {
+				return err
+			}
+			pid, err := c.Syscall(unix.SYS_GETPID)
+			if err == nil && (pid == uint64(r.self) || pid != uint64(c.self)) {
+				err = errors.New("the child has not its own number")
+			}
+			return errors.Join(errScenario, err, c.GiveBack(false), c.Tracee().Kill())
+		})
+		if err.Error() != errScenario.Error() {
+			return err
+		}
+		return nil
+	}
 }
 
 func init() {

@@ -143,6 +143,22 @@ func (v *View) read(mappings func(*procfs.Proc) ([]procfs.Mapping, error)) (err 
 	return nil
 }
 
+// Hide takes a range out of the mappings: what is there is ours.
+func (v *View) Hide(ours procfs.Range) {
+	var rest []procfs.Mapping
+	for _, m := range v.Mappings {
+		for _, r := range without([]procfs.Range{m.Range}, ours) {
+			part := m
+			part.Range = r
+			if m.Inode != 0 {
+				part.Offset += uint64(r.Start - m.Start)
+			}
+			rest = append(rest, part)
+		}
+	}
+	v.Mappings = rest
+}
+
 func (v *View) readSiblings() error {
 	all, err := procfs.LookAtThreads(v.Proc, (*procfs.Proc).Status)
 	v.Siblings = slices.DeleteFunc(all, func(status *procfs.Status) bool { return status.Pid == v.PID })
