@@ -101,8 +101,8 @@ type checkpoint struct {
 	members []*member      // of the tree, the root first
 	tree    *resource.Tree
 	within  *Container // nil if the tree is none
-	ipc     *resource.IPC
 	forest  *forest
+	inside  *resource.Namespaces
 	bytes   int64
 	asleep  map[procfs.PID]resource.Asleep
 }

@@ -40,7 +40,7 @@ func (c *checkpoint) askContainer() error {
 		}
 	}
 	var err error
-	c.ipc, err = root.saver.AskIPC()
+	c.inside, err = root.saver.AskNamespaces(c.within.Net != NetHost)
 	return err
 }
 
@@ -64,5 +64,5 @@ func (c *checkpoint) writeContainer(w *image.Writer) error {
 	if err := c.writeContents(w); err != nil {
 		return err
 	}
-	return c.ipc.Dump()
+	return c.inside.Dump()
 }

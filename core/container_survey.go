@@ -1,10 +1,8 @@
 package core
 
 import (
-	"fmt"
+	"bytes"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
@@ -59,12 +57,9 @@ func (c *Container) survey(v *resource.View) (list fault.List, err error) {
 	if same, err := sameNamespace("net", self, v.Proc); err != nil || same {
 		return list, err
 	}
-	up, odd, err := network(v.Proc)
+	up, err := loopbackUp(v.Proc)
 	if err != nil {
 		return nil, err
-	}
-	for _, what := range odd {
-		list = append(list, &fault.Error{Code: fault.ContainerNet, Object: "the network of " + v.Name(), Detail: what})
 	}
 	c.Net = NetNone
 	if up {
@@ -73,47 +68,9 @@ func (c *Container) survey(v *resource.View) (list fault.List, err error) {
 	return list, nil
 }
 
-// network tells whether lo is up in the network namespace of a process, and
-// what else there is.
-func network(p *procfs.Proc) (up bool, odd []string, err error) {
-	text, err := p.ReadFile("net/dev")
-	if err != nil {
-		return false, nil, err
-	}
-	for i, line := range strings.Split(string(text), "\n") {
-		name, _, ok := strings.Cut(line, ":")
-		if name = strings.TrimSpace(name); i >= 2 && ok && name != "lo" {
-			odd = append(odd, "interface "+name)
-		}
-	}
-	if text, err = p.ReadFile("net/fib_trie"); err != nil {
-		return false, nil, err
-	}
-	for line := range strings.Lines(string(text)) {
-		_, address, leaf := strings.Cut(strings.TrimSpace(line), "|-- ")
-		switch {
-		case !leaf:
-		case !slices.Contains(loopbackRoutes, address):
-			odd = append(odd, "route "+address)
-		default:
-			up = true
-		}
-	}
-	if text, err = p.ReadFile("net/if_inet6"); err != nil {
-		if os.IsNotExist(err) {
-			err = nil // without IPv6
-		}
-		return up, odd, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 0 && f[0] != loopback6 {
-			odd = append(odd, fmt.Sprintf("address %s", f[0]))
-		}
-	}
-	return up, slices.Compact(odd), nil
+// loopbackUp tells whether lo is up in the network namespace of a process: it has
+// its address then.
+func loopbackUp(p *procfs.Proc) (bool, error) {
+	text, err := p.ReadFile("net/fib_trie")
+	return bytes.Contains(text, []byte("|-- 127.0.0.1\n")), err
 }
-
-// loopbackRoutes are those that the kernel makes when lo comes up.
-var loopbackRoutes = []string{"0.0.0.0", "127.0.0.0", "127.0.0.1", "127.255.255.255"}
-
-const loopback6 = "00000000000000000000000000000001"

@@ -53,7 +53,7 @@ func (r *restart) load(p *plant) (err error) {
 	}
 	if p.parent < 0 && r.within != nil {
 		// By restart(2) it comes into namespaces that stay as they are.
-		if err := p.builder.LoadIPC(r.blank); err != nil {
+		if err := p.builder.LoadNamespaces(r.blank, r.within.Net != NetHost); err != nil {
 			return err
 		}
 	}

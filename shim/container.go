@@ -55,12 +55,11 @@ type bind struct {
 	ReadOnly       bool `json:",omitzero"`
 }
 
-// flags are the namespaces of clone(2).
+// flags are the namespaces of clone(2). That of the network is made later.
 func (c *containerConfig) flags() uint64 {
 	flags := uint64(unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
 	for flag, wanted := range map[uint64]bool{
 		unix.CLONE_NEWUSER:   c.User != userNone,
-		unix.CLONE_NEWNET:    c.Net != netHost,
 		unix.CLONE_NEWCGROUP: c.CgroupNS,
 		unix.CLONE_NEWTIME:   c.TimeNS && c.Clocks == clocks{},
 	} {

@@ -28,6 +28,7 @@ struct first {
 	int init;           // descriptor of the init program, -1: the stage is the first process
 	int reports;        // eventfd of the init
 	int session;        // it leads a session of its own
+	int network;        // it has one of its own
 	int keep_caps;      // the stage and the init have all capabilities, although they are not user 0
 	char clocks[160];   // for timens_offsets of a time namespace; "" for none, or for one that clone makes
 	int pidfd;          // result: of the first process
@@ -39,7 +40,7 @@ struct said {
 };
 
 // The steps of struct said, as steps in Go names them.
-enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_STAGE, STEP_TIME };
+enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_STAGE, STEP_TIME, STEP_NETWORK };
 
 static struct rlimit start_files;
 
@@ -133,6 +134,8 @@ static void be_first(struct first *f, const sigset_t *mask)
 	if (f->session)
 		setsid();
 	await_word(f); // that the id maps are written
+	if (f->network && unshare(CLONE_NEWNET)) // after the id maps: the kernel gives files of it to who is 0 then
+		say(f->told, STEP_NETWORK, -1);
 	if (f->clocks[0] && enter_time(f->clocks))
 		say(f->told, STEP_TIME, -1);
 	if (f->keep_caps && keep_capabilities())
@@ -206,7 +209,7 @@ type firstProcess struct {
 }
 
 // steps are what the first process may fail at, by STEP_ of the C code.
-var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "execute stage", "set the clocks"}
+var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "execute stage", "set the clocks", "make a network namespace"}
 
 // startContainer makes the namespaces and in them the first process, and the stage that becomes CMD. All of it ends with the
 // thread that called.
@@ -250,6 +253,9 @@ func startContainer(config *stageConfig, command []string, known func(*firstProc
 	clocks, err := c.Clocks.offsets()
 	if err != nil {
 		return nil, err
+	}
+	if c.Net != netHost {
+		first.network = 1
 	}
 	for i, char := range []byte(clocks) {
 		first.clocks[i] = C.char(char)

@@ -26,6 +26,7 @@ const (
 	ContainerUnpack     Code = 3121
 	IPCFailed           Code = 3125
 	Mqueue              Code = 3126
+	NetFailed           Code = 3127
 )
 
 var containers = []Entry{
@@ -72,8 +73,8 @@ var containers = []Entry{
 		"An image of a container of crshim, saved from outside by its first process, says how to make it anew: crshim restart. For others, " +
 			"have the first process of a new pid namespace call restart(2) itself."},
 	{ContainerNet, unix.EINVAL, "cannot save {the network of the container}",
-		"Of a network namespace an image keeps whether lo is up, and nothing else.",
-		"Remove what was configured in it, or use crshim run --container --net host."},
+		"Of a network namespace an image keeps lo, veth pairs and dummy interfaces, addresses, routes and the usual settings, and nothing else.",
+		"Remove what the detail names, or use crshim run --container --net host."},
 	{ContainerMounts, unix.EINVAL, "cannot save {the mount}",
 		"Kept are tmpfs with what is in it, /proc, /dev/pts, message queues, sysfs and bind mounts, if they are private. Other file systems that were mounted in the container, " +
 			"and a tmpfs that another mount covers or of which only a part is mounted, are not.",
@@ -102,4 +103,7 @@ var containers = []Entry{
 	{Mqueue, unix.EOPNOTSUPP, "cannot save {a descriptor}: POSIX message queue",
 		"An open message queue is found again by its name, and that a process is to be notified of a message cannot be seen and set again.",
 		"Keep the name of the queue until the program ends, and do without mq_notify(3)."},
+	{NetFailed, 0, "cannot make {a part of the network} of the container again",
+		"Interfaces, addresses and routes are made by the first process of the new container, as they were saved.",
+		"See the cause at the end of the line; the kernel may lack the kind of interface, or IPv6."},
 }

@@ -43,13 +43,14 @@ type Builder struct {
 	tcp      []*inetSocket
 	inside   map[ends]*inside // connections of which one end has been read
 	pairs    []*completePair
-	mptcp    *bool            // whether the caller may make such sockets; nil before it was asked
-	unix     *unixRestore     // nil before the first unix socket
-	mem      *memoryRestore   // once its Load has begun
-	segments []uint64         // System V shared memory that was made, by id
-	keys     []uint64         // protection keys that were allocated
-	parts    []Restoring      // nil where Parts has none for the process
-	spawned  *tracer.Siblings // the threads behind the first, nil without any
+	mptcp    *bool                  // whether the caller may make such sockets; nil before it was asked
+	unix     *unixRestore           // nil before the first unix socket
+	mem      *memoryRestore         // once its Load has begun
+	segments []uint64               // System V shared memory that was made, by id
+	veths    map[uint32]*linkRecord // first ends of pairs, by index, until the other one comes
+	keys     []uint64               // protection keys that were allocated
+	parts    []Restoring            // nil where Parts has none for the process
+	spawned  *tracer.Siblings       // the threads behind the first, nil without any
 
 	changes     []fileChange     // right before the commit
 	callerLocks map[inodeID]bool // files of which the caller holds POSIX locks; nil before it was asked

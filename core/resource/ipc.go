@@ -13,38 +13,50 @@ import (
 	"github.com/crshim/crshim/tracer"
 )
 
-// The objects of an IPC namespace belong to no process. They are saved with a
+// The objects of a namespace belong to no process. They are saved with a
 // container, whose namespace ends with it, by what its first process can see of
 // them, and made by the first process of the new one before any other is there.
 // Segments that a process has attached are the matter of that process.
 
-// IPC is what is in the IPC namespace of a frozen container.
-type IPC struct {
-	s        *Saver
-	settings []settingRecord
-	segments []*unattached
-	sets     []*semSetRecord
-	queues   []*savedQueue
-	posix    []*savedMqueue
+// Namespaces is what is in the IPC and network namespaces of a frozen container.
+type Namespaces struct {
+	s         *Saver
+	net       bool // it has a network of its own
+	settings  []settingRecord
+	segments  []*unattached
+	sets      []*semSetRecord
+	queues    []*savedQueue
+	posix     []*savedMqueue
+	links     []*linkRecord
+	addresses []*addressRecord
+	routes    []*routeRecord
 }
 
-// ipcPart is how one kind of object is saved and made again.
-type ipcPart struct {
+// into says what becomes of what an image has of namespaces.
+type into struct {
+	make bool // it is made; else it is only read
+	net  bool // there is a network of its own
+}
+
+// namespacePart is how one kind of object is saved and made again.
+type namespacePart struct {
 	kind image.Kind // of its first record
-	ask  func(*IPC) error
-	dump func(*IPC) error
-	// load reads the records of one object, checks them, and has the process make it
-	// unless that is nil.
-	load func(b *Builder, make bool) error
+	ask  func(*Namespaces) error
+	dump func(*Namespaces) error
+	// load reads the records of one object, checks them, and has the process make it.
+	load func(*Builder, into) error
 }
 
-// ipcParts is the table of them, in the order of the image. Settings come first, as they limit the others.
-var ipcParts = []ipcPart{
-	{settingKind, (*IPC).askSettings, (*IPC).dumpSettings, loadSetting},
-	{segmentKind, (*IPC).askSegments, (*IPC).dumpSegments, loadUnattached},
-	{semSetKind, (*IPC).askSets, (*IPC).dumpSets, loadSemSet},
-	{msgQueueKind, (*IPC).askQueues, (*IPC).dumpQueues, loadMsgQueue},
-	{mqueueKind, (*IPC).askMqueues, (*IPC).dumpMqueues, loadMqueue},
+// namespaceParts is the table of them, in the order of the image. Settings come first, as they limit the others.
+var namespaceParts = []namespacePart{
+	{settingKind, (*Namespaces).askSettings, (*Namespaces).dumpSettings, loadSetting},
+	{segmentKind, (*Namespaces).askSegments, (*Namespaces).dumpSegments, loadUnattached},
+	{semSetKind, (*Namespaces).askSets, (*Namespaces).dumpSets, loadSemSet},
+	{msgQueueKind, (*Namespaces).askQueues, (*Namespaces).dumpQueues, loadMsgQueue},
+	{mqueueKind, (*Namespaces).askMqueues, (*Namespaces).dumpMqueues, loadMqueue},
+	{linkKind, (*Namespaces).askLinks, (*Namespaces).dumpLinks, loadLinks},
+	{addressKind, (*Namespaces).askAddresses, (*Namespaces).dumpAddresses, loadAddress},
+	{routeKind, (*Namespaces).askRoutes, (*Namespaces).dumpRoutes, loadRoute},
 }
 
 // ipcRecords are the rows that they add to the image format.
@@ -69,11 +81,16 @@ const (
 	mqMessageKind
 )
 
-// AskIPC looks at the IPC namespace of the process, and refuses what cannot be
-// kept of it.
-func (s *Saver) AskIPC() (*IPC, error) {
-	i := &IPC{s: s}
-	for _, part := range ipcParts {
+// AskNamespaces looks at the IPC namespace of the process, and at the network one
+// if it has one of its own, and refuses what cannot be kept of them.
+func (s *Saver) AskNamespaces(net bool) (*Namespaces, error) {
+	i := &Namespaces{s: s, net: net}
+	if net {
+		if err := i.askOddities(); err != nil {
+			return nil, err
+		}
+	}
+	for _, part := range namespaceParts {
 		if err := part.ask(i); err != nil {
 			return nil, err
 		}
@@ -82,8 +99,8 @@ func (s *Saver) AskIPC() (*IPC, error) {
 }
 
 // Dump writes the records.
-func (i *IPC) Dump() error {
-	for _, part := range ipcParts {
+func (i *Namespaces) Dump() error {
+	for _, part := range namespaceParts {
 		if err := part.dump(i); err != nil {
 			return err
 		}
@@ -91,36 +108,36 @@ func (i *IPC) Dump() error {
 	return nil
 }
 
-// LoadIPC reads them, and fills the namespace of the process, which is new;
-// without make it stays as it is.
-func (b *Builder) LoadIPC(make bool) error {
+// LoadNamespaces reads them, and fills the namespaces of the process, which are
+// new, without fill they stay as they are; net tells whether the network is one.
+func (b *Builder) LoadNamespaces(fill, net bool) error {
 	for {
 		next, err := b.R.Peek()
 		if err != nil {
 			return err
 		}
-		var part *ipcPart
-		for n := range ipcParts {
-			if ipcParts[n].kind == next {
-				part = &ipcParts[n]
+		var part *namespacePart
+		for n := range namespaceParts {
+			if namespaceParts[n].kind == next {
+				part = &namespaceParts[n]
 			}
 		}
 		if part == nil {
 			return nil
 		}
-		if err := part.load(b, make); err != nil {
+		if err := part.load(b, into{fill, net}); err != nil {
 			return err
 		}
 	}
 }
 
 // refuseIPC says that an object cannot be kept.
-func (i *IPC) refuse(object string, err error, format string, args ...any) error {
+func (i *Namespaces) refuse(object string, err error, format string, args ...any) error {
 	return &fault.Error{Code: fault.ContainerIPC, Object: object + " of " + i.s.Name(), Detail: fmt.Sprintf(format, args...), Err: err}
 }
 
 // asked is the error of a program that looked at an object.
-func (i *IPC) asked(object string, err error) error {
+func (i *Namespaces) asked(object string, err error) error {
 	var call *tracer.CallError
 	if errors.As(err, &call) {
 		return i.refuse(object, err, "")
@@ -197,7 +214,7 @@ type sysvObject struct {
 
 // list has the process tell of all objects of a class, whether or not it may use
 // them.
-func (i *IPC) list(c *sysvClass) (found []sysvObject, err error) {
+func (i *Namespaces) list(c *sysvClass) (found []sysvObject, err error) {
 	rem := i.s.Remote
 	p := rem.Program()
 	row := c.control(p, tracer.Imm(0), c.info, tracer.Ptr(p.Buffer(128))).Tolerate()

@@ -86,7 +86,7 @@ func (m *mqueues) close() {
 }
 
 // mqueueNames lists them.
-func (i *IPC) mqueueNames() ([]string, error) {
+func (i *Namespaces) mqueueNames() ([]string, error) {
 	const room = 64 << 10
 	p := i.s.Remote.Program()
 	m := openMqueues(p)
@@ -123,7 +123,7 @@ func (i *IPC) mqueueNames() ([]string, error) {
 	return names, nil
 }
 
-func (i *IPC) askMqueues() error {
+func (i *Namespaces) askMqueues() error {
 	names, err := i.mqueueNames()
 	if err != nil {
 		return i.asked("POSIX message queues", err)
@@ -143,7 +143,7 @@ func (i *IPC) askMqueues() error {
 
 func mqueueObject(name string) string { return "POSIX message queue /" + name }
 
-func (i *IPC) lookAtMqueue(name string) (*savedMqueue, error) {
+func (i *Namespaces) lookAtMqueue(name string) (*savedMqueue, error) {
 	const line = 128
 	rem := i.s.Remote
 	p := rem.Program()
@@ -197,7 +197,7 @@ const statSize = 144 // struct stat of x86-64
 // peekMqueue reads the messages of a queue. There is no way to look at them, but
 // who takes all of them can put them back, and nobody sees that: the container
 // is frozen, and the program that does it runs to its end whatever becomes of us.
-func (i *IPC) peekMqueue(q *savedMqueue) error {
+func (i *Namespaces) peekMqueue(q *savedMqueue) error {
 	n := int(q.Messages)
 	if n == 0 {
 		return nil
@@ -229,7 +229,7 @@ func (i *IPC) peekMqueue(q *savedMqueue) error {
 	return err
 }
 
-func (i *IPC) dumpMqueues() error {
+func (i *Namespaces) dumpMqueues() error {
 	for _, q := range i.posix {
 		if err := i.s.W.Put(0, &q.mqueueRecord); err != nil {
 			return err
@@ -243,7 +243,7 @@ func (i *IPC) dumpMqueues() error {
 	return nil
 }
 
-func loadMqueue(b *Builder, make bool) error {
+func loadMqueue(b *Builder, to into) error {
 	rec, _, err := image.Expect[mqueueRecord](b.R)
 	if err != nil {
 		return err
@@ -260,7 +260,7 @@ func loadMqueue(b *Builder, make bool) error {
 		}
 		messages = append(messages, m)
 	}
-	if !make {
+	if !to.make {
 		return nil
 	}
 	uid, gid, err := b.madeAs()

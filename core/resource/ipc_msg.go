@@ -44,7 +44,7 @@ type msgDesc struct {
 	_                      [2]uint64
 }
 
-func (i *IPC) askQueues() error {
+func (i *Namespaces) askQueues() error {
 	found, err := i.list(&sysvMsg)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (i *IPC) askQueues() error {
 
 // copyMessages reads the messages of a queue without taking them from it (MSG_COPY
 // of msgrcv(2)), several by one program.
-func (i *IPC) copyMessages(q *savedQueue, total uint64) error {
+func (i *Namespaces) copyMessages(q *savedQueue, total uint64) error {
 	const msgCopy = 0o40000
 	name := sysvMsg.name(&q.IPCOwner)
 	room := 8 + min(total, maxMessage)
@@ -99,7 +99,7 @@ func (i *IPC) copyMessages(q *savedQueue, total uint64) error {
 	return nil
 }
 
-func (i *IPC) dumpQueues() error {
+func (i *Namespaces) dumpQueues() error {
 	for _, q := range i.queues {
 		if err := i.s.W.Put(0, &q.msgQueueRecord); err != nil {
 			return err
@@ -113,7 +113,7 @@ func (i *IPC) dumpQueues() error {
 	return nil
 }
 
-func loadMsgQueue(b *Builder, make bool) error {
+func loadMsgQueue(b *Builder, to into) error {
 	rec, _, err := image.Expect[msgQueueRecord](b.R)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func loadMsgQueue(b *Builder, make bool) error {
 		sysvMsg.set(p, &rec.IPCOwner, msgDesc{ipcPerm: perm, Limit: rec.Limit})
 		return b.makeIPC(p, name)
 	}
-	if make {
+	if to.make {
 		uid, gid, err := b.madeAs()
 		if err == nil {
 			err = sysvMsg.create(b, &rec.IPCOwner, unix.SYS_MSGGET, rec.makeMode())
@@ -147,7 +147,7 @@ func loadMsgQueue(b *Builder, make bool) error {
 		if m.Type <= 0 {
 			return badImage(fault.ImageValue, name, "a message of type %d", m.Type)
 		}
-		if !make {
+		if !to.make {
 			continue
 		}
 		p := b.Remote.Program()
@@ -157,7 +157,7 @@ func loadMsgQueue(b *Builder, make bool) error {
 			return err
 		}
 	}
-	if !make {
+	if !to.make {
 		return nil
 	}
 	return set(rec.perm())

@@ -32,7 +32,7 @@ type semDesc struct {
 	_     [2]uint64
 }
 
-func (i *IPC) askSets() error {
+func (i *Namespaces) askSets() error {
 	found, err := i.list(&sysvSem)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (i *IPC) askSets() error {
 	return nil
 }
 
-func (i *IPC) dumpSets() error {
+func (i *Namespaces) dumpSets() error {
 	for _, rec := range i.sets {
 		if err := i.s.W.Put(0, rec); err != nil {
 			return err
@@ -75,7 +75,7 @@ func (i *IPC) dumpSets() error {
 	return nil
 }
 
-func loadSemSet(b *Builder, make bool) error {
+func loadSemSet(b *Builder, to into) error {
 	rec, _, err := image.Expect[semSetRecord](b.R)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func loadSemSet(b *Builder, make bool) error {
 	if n := len(rec.Values); n == 0 || n > maxSems {
 		return badImage(fault.ImageValue, name, "%d semaphores", n)
 	}
-	if !make {
+	if !to.make {
 		return nil
 	}
 	if err := sysvSem.create(b, &rec.IPCOwner, unix.SYS_SEMGET, tracer.Int(len(rec.Values)), rec.makeMode()); err != nil {

@@ -18,21 +18,43 @@ type settingRecord struct {
 	Text string `doc:"its name below /proc/sys, = and what is in it"`
 }
 
-// settings of an IPC namespace (proc_sys_kernel(5), mq_overview(7)). A new one has the kernel's defaults.
-var settings = []string{
+// ipcSettings are those of an IPC namespace (proc_sys_kernel(5), mq_overview(7)).
+var ipcSettings = []string{
 	"kernel/shmmax", "kernel/shmall", "kernel/shmmni", "kernel/shm_rmid_forced",
 	"kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
 	"fs/mqueue/queues_max", "fs/mqueue/msg_max", "fs/mqueue/msgsize_max", "fs/mqueue/msg_default", "fs/mqueue/msgsize_default",
 }
 
-const settingSize = 256
+// netSettings are those of a network namespace (ip(7), tcp(7), ipv6(7), unix(7)) that programs and people change.
+var netSettings = []string{
+	"net/core/somaxconn", "net/unix/max_dgram_qlen",
+	"net/ipv4/ip_forward", "net/ipv4/ip_default_ttl", "net/ipv4/ip_nonlocal_bind", "net/ipv4/ip_unprivileged_port_start",
+	"net/ipv4/ip_local_port_range", "net/ipv4/ip_local_reserved_ports", "net/ipv4/ping_group_range", "net/ipv4/ip_early_demux",
+	"net/ipv4/tcp_congestion_control", "net/ipv4/tcp_ecn", "net/ipv4/tcp_fastopen", "net/ipv4/tcp_fin_timeout", "net/ipv4/tcp_keepalive_intvl",
+	"net/ipv4/tcp_keepalive_probes", "net/ipv4/tcp_keepalive_time", "net/ipv4/tcp_max_syn_backlog", "net/ipv4/tcp_mtu_probing",
+	"net/ipv4/tcp_notsent_lowat", "net/ipv4/tcp_orphan_retries", "net/ipv4/tcp_retries1", "net/ipv4/tcp_retries2", "net/ipv4/tcp_rmem",
+	"net/ipv4/tcp_sack", "net/ipv4/tcp_slow_start_after_idle", "net/ipv4/tcp_syn_retries", "net/ipv4/tcp_synack_retries", "net/ipv4/tcp_syncookies",
+	"net/ipv4/tcp_timestamps", "net/ipv4/tcp_tw_reuse", "net/ipv4/tcp_window_scaling", "net/ipv4/tcp_wmem",
+	"net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter", "net/ipv4/conf/all/route_localnet", "net/ipv4/conf/lo/route_localnet",
+	"net/ipv6/bindv6only", "net/ipv6/ip_nonlocal_bind", "net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6",
+	"net/ipv6/conf/lo/disable_ipv6", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/default/forwarding",
+}
 
-func (i *IPC) askSettings() error {
-	values, err := readSettings(i.s.Remote, settings)
-	if err != nil {
-		return i.refuse("the limits", err, "")
+const (
+	settingSize  = 256
+	settingChars = "0123456789 -,abcdefghijklmnopqrstuvwxyz_"
+)
+
+func (i *Namespaces) askSettings() error {
+	names := ipcSettings
+	if i.net {
+		names = slices.Concat(names, netSettings)
 	}
-	for n, name := range settings {
+	values, err := readSettings(i.s.Remote, names)
+	if err != nil {
+		return i.refuse("the settings", err, "")
+	}
+	for n, name := range names {
 		if values[n] != "" {
 			i.settings = append(i.settings, settingRecord{name + "=" + values[n]})
 		}
@@ -70,7 +92,7 @@ func readSettings(r *tracer.Remote, names []string) ([]string, error) {
 	return values, nil
 }
 
-func (i *IPC) dumpSettings() error {
+func (i *Namespaces) dumpSettings() error {
 	for n := range i.settings {
 		if err := i.s.W.Put(0, &i.settings[n]); err != nil {
 			return err
@@ -79,16 +101,17 @@ func (i *IPC) dumpSettings() error {
 	return nil
 }
 
-func loadSetting(b *Builder, make bool) error {
+func loadSetting(b *Builder, to into) error {
 	rec, _, err := image.Expect[settingRecord](b.R)
 	if err != nil {
 		return err
 	}
 	name, value, _ := strings.Cut(rec.Text, "=")
-	if !slices.Contains(settings, name) || value == "" || len(value) >= settingSize || strings.Trim(value, "0123456789 -") != "" {
+	known := slices.Contains(ipcSettings, name) || to.net && slices.Contains(netSettings, name)
+	if !known || value == "" || len(value) >= settingSize || strings.Trim(value, settingChars) != "" {
 		return badImage(fault.ImageValue, "setting", "%q", rec.Text)
 	}
-	if !make {
+	if !to.make {
 		return nil
 	}
 	now, err := readSettings(b.Remote, []string{name})

@@ -31,7 +31,7 @@ type unattached struct {
 }
 
 // askSegments attaches those that nobody has attached, for as long as the container is frozen.
-func (i *IPC) askSegments() error {
+func (i *Namespaces) askSegments() error {
 	found, err := i.list(&sysvShm)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (i *IPC) askSegments() error {
 }
 
 // attachSegment maps a segment, to read what is in it.
-func (i *IPC) attachSegment(seg *unattached, name string) error {
+func (i *Namespaces) attachSegment(seg *unattached, name string) error {
 	const shmRdonly = 0o10000
 	p := i.s.Remote.Program()
 	row := p.Call(unix.SYS_SHMAT, tracer.Imm(uint64(seg.ID)), tracer.Imm(0), tracer.Imm(shmRdonly))
@@ -90,7 +90,7 @@ func (i *IPC) attachSegment(seg *unattached, name string) error {
 	return view.findData(true)
 }
 
-func (i *IPC) dumpSegments() error {
+func (i *Namespaces) dumpSegments() error {
 	for _, seg := range i.segments {
 		if err := i.s.W.Put(0, &seg.segmentRecord); err != nil {
 			return err
@@ -103,7 +103,7 @@ func (i *IPC) dumpSegments() error {
 	return nil
 }
 
-func loadUnattached(b *Builder, make bool) error {
+func loadUnattached(b *Builder, to into) error {
 	rec, _, err := image.Expect[segmentRecord](b.R)
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func loadUnattached(b *Builder, make bool) error {
 	if rec.Size == 0 || rec.Size > 1<<46 || rec.Locked > 1 {
 		return badImage(fault.ImageValue, name, "%d bytes", rec.Size)
 	}
-	if !make {
+	if !to.make {
 		return b.eachPieceOf(name, rec.length(), func(*fileData) error { return nil })
 	}
 	if err := sysvShm.create(b, &rec.IPCOwner, unix.SYS_SHMGET, tracer.Imm(rec.Size), rec.makeMode()); err != nil {

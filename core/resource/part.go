@@ -91,7 +91,7 @@ func Records() []image.Spec {
 	for _, k := range FileKinds {
 		specs = append(specs, k.Records...)
 	}
-	return append(specs, ipcRecords...)
+	return append(append(specs, ipcRecords...), netRecords...)
 }
 
 // nothingToAsk is for parts that /proc and ptrace tell enough of.
