@@ -37,6 +37,9 @@ var Relations = []Relation{
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
 		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
+	{"network of a container", resource.Partial,
+		"veth pairs, dummy interfaces, addresses, routes, the usual settings. Refused: other interfaces, policy routing, permanent neighbours, netfilter rules. " +
+			"Queueing disciplines and other settings are not looked at."},
 	{"IPC objects of a container", resource.Partial,
 		"System V shared memory, semaphores, message queues and POSIX message queues with what is in them, and the limits of the namespace. " +
 			"Makers, times and last users of the objects are lost; huge pages and mq_notify(3) are refused."},
