@@ -260,6 +260,9 @@ func (p *plant) lead() error {
 // arrange brings about sessions and process groups, and lets those end that had
 // ended, once all processes are there.
 func (r *restart) arrange() error {
+	if err := r.leadGroup(); err != nil {
+		return err
+	}
 	if len(r.forest.living) == 1 && len(r.forest.ended) == 0 {
 		return nil
 	}

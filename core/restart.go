@@ -101,6 +101,10 @@ type Opened struct {
 	// Ready, if set, is told the numbers of the first process and of process 2
 	// of its namespace, 0 without one, when all are in place and before they run.
 	Ready func(first, second PID) error
+	// OnTerminal, if set, says that the restarter is in the foreground of its
+	// terminal. It is told what belongs there, after Ready, unless the processes
+	// had no terminal or were in its background.
+	OnTerminal func(Foreground) error
 }
 
 // Open reads the head of an image. Into or Close must follow.
@@ -120,6 +124,7 @@ func (e *Engine) Open(in *os.File) (*Opened, error) {
 // running; on failure there is none.
 func (o *Opened) Into(blank Blank) (*Restarted, error) {
 	o.r.acquire, o.r.policy, o.r.keepPIDs, o.r.ready = blank, o.Policy, o.KeepPIDs || o.Container != nil, o.Ready
+	o.r.onTerminal = o.OnTerminal
 	defer o.Close()
 	return tracer.Run(o.r.run)
 }
@@ -129,18 +134,19 @@ func (o *Opened) Close() { o.r.close() }
 
 // restart is one restart on its way.
 type restart struct {
-	engine   *Engine
-	in       *os.File
-	inFD     tracer.FD
-	acquire  Blank
-	policy   resource.Policy
-	keepPIDs bool
-	ready    func(first, second PID) error
-	numbers  bool // the processes get those that they had
-	lost     bool // the caller is no longer itself
-	blank    bool // the process was made for this restart and ends if it fails
-	watch    stopwatch
-	warned   map[string]bool
+	engine     *Engine
+	in         *os.File
+	inFD       tracer.FD
+	acquire    Blank
+	policy     resource.Policy
+	keepPIDs   bool
+	ready      func(first, second PID) error
+	onTerminal func(Foreground) error
+	numbers    bool // the processes get those that they had
+	lost       bool // the caller is no longer itself
+	blank      bool // the process was made for this restart and ends if it fails
+	watch      stopwatch
+	warned     map[string]bool
 
 	caller      procfs.PID // 0 without one
 	source      image.Source
@@ -223,6 +229,9 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 		return nil, errors.Join(err, r.giveUp(err))
 	}
 	if err := r.tellReady(); err != nil {
+		return nil, errors.Join(err, r.giveUp(err))
+	}
+	if err := r.tellForeground(); err != nil {
 		return nil, errors.Join(err, r.giveUp(err))
 	}
 	done = &Restarted{PID: r.tracee.TID(), Value: r.plants[0].builder.Threads[0].State.Regs.Result()}

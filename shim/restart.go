@@ -23,7 +23,8 @@ type restartConfig struct {
 	Detach bool   `json:",omitzero"`
 	Calls  bool   `json:",omitzero"` // CMD is to be under the filter
 	PIDs   pidsChoice
-	PID    int // of the process when it was saved
+	PID    int  // of the process when it was saved
+	InJob  bool `json:",omitzero"` // CMD may lead a group of a job that somebody watches over
 
 	// The matter of the front alone.
 	policy resource.Policy
@@ -162,8 +163,17 @@ func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, 
 		r.opened.Close()
 		return 0, errors.Join(err, r.pidfile.discard())
 	}
+	if !config.Detach {
+		if r.terminal, err = openTerminal(); err != nil {
+			r.opened.Close()
+			return 0, errors.Join(err, r.pidfile.discard())
+		}
+	}
+	if r.terminal != nil {
+		r.opened.OnTerminal, config.InJob = r.terminal.give, inJob()
+	}
 	status, err := launch(&stageConfig{Start: start, Log: log, Restart: config, Container: container}, nil, r)
-	return status, errors.Join(err, r.pidfile.discard())
+	return status, errors.Join(err, r.terminal.retake(), r.pidfile.discard())
 }
 
 // openImage opens the image that a command line names. The process is to read from it by itself, and must not be told to come again

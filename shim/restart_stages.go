@@ -18,16 +18,17 @@ import (
 // restart is an image on its way to become a job. The front itself does it, as it is above CMD too and can say best what went
 // wrong.
 type restart struct {
-	config  *restartConfig
-	image   *os.File
-	opened  *core.Opened
-	hold    socket
-	adopt   socket   // from __parent of a container
-	feed    *os.File // tells the stage in a container what to mount; nil without one
-	done    chan outcome
-	stdout  io.Writer
-	pidfile *pidFile
-	frozen  bool // it is left so, as by crshim freeze
+	config   *restartConfig
+	image    *os.File
+	opened   *core.Opened
+	hold     socket
+	adopt    socket   // from __parent of a container
+	feed     *os.File // tells the stage in a container what to mount; nil without one
+	done     chan outcome
+	stdout   io.Writer
+	pidfile  *pidFile
+	frozen   bool      // it is left so, as by crshim freeze
+	terminal *terminal // nil if it is to be left alone
 }
 
 // outcome is how a restart went.

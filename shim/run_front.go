@@ -22,11 +22,12 @@ type front struct {
 	pidfd   int        // of CMD, -1 before it has started
 	signals <-chan sentSignal
 
-	restart *restart // nil in a run
-	pending bool     // how the restart went is not known yet
-	settled bool     // CMD is what it is to be
-	served  bool     // a supervisor handles the calls of CMD
-	name    string   // of the container, if CMD is in one
+	restart  *restart  // nil in a run
+	terminal *terminal // nil if it is not CMD's affair
+	pending  bool      // how the restart went is not known yet
+	settled  bool      // CMD is what it is to be
+	served   bool      // a supervisor handles the calls of CMD
+	name     string    // of the container, if CMD is in one
 
 	// While CMD is stopped by a signal, what the front's action for it was.
 	stoppedBy unix.Signal
@@ -81,6 +82,7 @@ func launch(config *stageConfig, command []string, r *restart) (unix.WaitStatus,
 		f.name = config.Container.Name
 	}
 	if r != nil {
+		f.terminal = r.terminal
 		go r.run()
 	}
 	return f.mirror(child)
@@ -182,6 +184,9 @@ func (f *front) settle(o outcome) fault.List {
 	}
 	f.settled = o.err == nil
 	if f.settled {
+		if f.terminal != nil {
+			f.terminal.redraw()
+		}
 		if o.err = f.restart.announce(o.pid); o.err != nil && f.pidfd >= 0 {
 			o.err = errors.Join(o.err, unix.PidfdSendSignal(f.pidfd, unix.SIGKILL, nil, 0))
 		}
@@ -237,6 +242,9 @@ func (f *front) handle(a arrival) error {
 			}
 			f.stoppedBy, f.action = a.Signal, old
 		}
+		if err := f.terminal.retake(); err != nil {
+			return err
+		}
 		err := f.report.send(notice{Kind: noticeReady, Seq: a.Seq})
 		if errors.Is(err, unix.EPIPE) {
 			return nil // CMD has ended meanwhile, and its parent: the notice of that is on its way
@@ -264,6 +272,11 @@ func (f *front) whenStarted() <-chan sentSignal {
 // pass gives CMD a signal that reached us and not it.
 func (f *front) pass(s sentSignal) error {
 	sig := unix.Signal(s.Sig)
+	if sig == unix.SIGCONT {
+		if err := f.terminal.resume(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case sig == unix.SIGHUP && !s.byProcess():
 		// The end of a terminal is told to its session leader, in whose place CMD would be, and to the foreground group.
@@ -275,7 +288,7 @@ func (f *front) pass(s sentSignal) error {
 	case sig == unix.SIGCONT && s.PID == f.parent, sig == unix.SIGCONT && !isStopped(f.pid):
 		return nil // CMD goes on already; a shell continues the whole group
 	}
-	err := unix.PidfdSendSignal(f.pidfd, sig, nil, 0)
+	err := f.send(sig)
 	// It has ended, or has become another user: then the sender would not have been allowed either.
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EPERM) {
 		return nil
@@ -284,6 +297,16 @@ func (f *front) pass(s sentSignal) error {
 		return fmt.Errorf("pass %s on: %w", unix.SignalName(sig), err)
 	}
 	return nil
+}
+
+// send gives CMD a signal. That which continues a job is for all of its group, as a shell has it.
+func (f *front) send(sig unix.Signal) error {
+	if sig == unix.SIGCONT && f.terminal != nil {
+		if group, err := unix.Getpgid(int(f.pid)); err == nil && group > 1 && group != f.terminal.own {
+			return unix.Kill(-group, sig)
+		}
+	}
+	return unix.PidfdSendSignal(f.pidfd, sig, nil, 0)
 }
 
 // dieBy kills this process by a signal that killed CMD, without a second core dump. It returns only if that fails.

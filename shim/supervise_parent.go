@@ -21,6 +21,7 @@ type parent struct {
 	report socket
 	hand   socket
 	front  int // pidfd
+	job    int // the process group of the front, if CMD may have another one in that session; else 0
 	pid    int // of CMD; protected by mu once that is in use
 	child  int // the same, but for the first process of a container
 
@@ -63,7 +64,7 @@ func beParent(config *stageConfig, command []string) error {
 	if err := unix.Close(pidfd); err != nil {
 		return fmt.Errorf("close pidfd: %w", err)
 	}
-	if err := detach(2); err != nil {
+	if err := p.leave(config); err != nil {
 		return err
 	}
 	outliveSignals()
@@ -115,6 +116,32 @@ func (p *parent) startCommand(config *stageConfig, command []string) (pid, pidfd
 	}
 	p.child = pid
 	return pid, pidfd, err
+}
+
+// leave is detach. If CMD may lead a process group in the session of the front we stay there, too, in a group of our own: as its
+// parent, so that what the terminal stops can be continued.
+func (p *parent) leave(config *stageConfig) error {
+	if config.Restart == nil || !config.Restart.InJob {
+		return detach(2)
+	}
+	p.job = unix.Getpgrp()
+	if err := unix.Setpgid(0, 0); err != nil {
+		return fmt.Errorf("leave process group: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("leave directory: %w", err)
+	}
+	return dropInherited(2)
+}
+
+// stopFront stops the front, and who else is in its job if CMD was alone in the foreground.
+func (p *parent) stopFront(sig unix.Signal) {
+	group, err := unix.Getpgid(p.pid)
+	if p.job == 0 || err != nil || group == p.job || unix.PidfdSendSignal(p.front, 0, nil, 0) != nil {
+		p.signalFront(sig)
+		return
+	}
+	_ = unix.Kill(-p.job, sig) // as signalFront
 }
 
 // wait reaps until there is nothing left to reap.
@@ -176,7 +203,7 @@ func (p *parent) obey() {
 		}
 		p.mu.Lock()
 		if r.Kind == noticeReady && r.Seq == p.stops && p.stopped != 0 && isStopped(procfs.PID(p.pid)) {
-			p.signalFront(p.stopped)
+			p.stopFront(p.stopped)
 		}
 		p.mu.Unlock()
 	}

@@ -39,6 +39,7 @@ type Builder struct {
 	fds      *descriptors
 	ptys     []*stagedPty
 	control  *loadedControl   // nil without a controlling terminal
+	LedGroup bool             // the process led its process group
 	deleted  []*stagedDeleted // to be finished once all their descriptors are open
 	tcp      []*inetSocket
 	inside   map[ends]*inside // connections of which one end has been read

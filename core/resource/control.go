@@ -35,13 +35,11 @@ type controlRecord struct {
 	Terminal   uint32   `doc:"reference of the terminal, 0 of one from outside"`
 	Foreground int32    `doc:"its foreground process group, 0 if nobody is in that who was saved"`
 	Known      uint32   `doc:"1 if what follows is known: for the first task, of a terminal from outside"`
-	Rows       uint16   `doc:"height of the window in lines"`
-	Columns    uint16   `doc:"width in characters"`
 	InputMode  uint32   `fmt:"oct" doc:"c_iflag of termios(3)"`
 	OutputMode uint32   `fmt:"oct" doc:"c_oflag"`
 	Local      uint32   `fmt:"oct" doc:"c_lflag"`
 	Chars      [19]byte `fmt:"hex" doc:"c_cc"`
-	_          [1]byte
+	_          [5]byte
 }
 
 // controlIndex is the number in /dev/pts of the controlling terminal, if its
@@ -132,11 +130,7 @@ func (rec *controlRecord) look(v *View) error {
 			if err != nil {
 				return nil // it has been hung up: nobody will miss the settings
 			}
-			size, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
-			if err != nil {
-				return nil
-			}
-			rec.Known, rec.Rows, rec.Columns = 1, size.Row, size.Col
+			rec.Known = 1
 			rec.InputMode, rec.OutputMode, rec.Local, rec.Chars = settings.Iflag, settings.Oflag, settings.Lflag, settings.Cc
 			return nil
 		}
@@ -205,6 +199,27 @@ func (b *Builder) Foreground() int32 {
 		return 0
 	}
 	return b.control.Foreground
+}
+
+// TerminalSettings is what the terminal of the first process was like, when a
+// group of the tree had its foreground.
+type TerminalSettings struct {
+	Foreground int32 // that group, as it was
+	Known      bool  // and so are the fields of termios(3), as far as they are not about a line
+	InputMode  uint32
+	OutputMode uint32
+	Local      uint32
+	Chars      [19]byte
+}
+
+// Outside returns the settings of the terminal from outside, nil if there was
+// none, or if the tree was in the background.
+func (b *Builder) Outside() *TerminalSettings {
+	c := b.control
+	if c == nil || c.pty != nil || c.controlRecord.Foreground == 0 {
+		return nil
+	}
+	return &TerminalSettings{c.controlRecord.Foreground, c.Known != 0, c.InputMode, c.OutputMode, c.Local, c.Chars}
 }
 
 // SetForeground puts a group of the session into the foreground.

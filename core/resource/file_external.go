@@ -113,6 +113,9 @@ func standardOf(v *View, f *procfs.FD) int32 {
 	if f.Number <= 2 {
 		return f.Number
 	}
+	if standard, lent := v.standards[f.Number]; lent {
+		return standard
+	}
 	same := func(o *procfs.FD) bool {
 		return o.Dev == f.Dev && o.Ino == f.Ino && (o.Flags^f.Flags)&unix.O_ACCMODE == 0
 	}

@@ -149,6 +149,7 @@ func (r *identityRestore) Load(b *Builder) error {
 		}
 	}
 	r.identityRecord = *rec
+	b.LedGroup = rec.Pgrp == rec.PID
 	b.Threads[0].deathSignal, b.Threads[0].noNewPrivs = rec.DeathSignal, rec.Flags&noNewPrivs != 0
 	// 2 ("only root may look") can be inherited but not asked for (prctl(2)).
 	if rec.Dumpable == 1 {

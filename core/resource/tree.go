@@ -249,6 +249,12 @@ func (t *Tree) lend(r *tracer.Remote, v *View, f *procfs.FD) error {
 		root.lent = make(map[int32]bool)
 	}
 	root.lent[number] = true
+	if maybeExternal(f) {
+		if root.standards == nil {
+			root.standards = make(map[int32]int32)
+		}
+		root.standards[number] = standardOf(v, f)
+	}
 	root.FDs[len(root.FDs)-1].Rdev = f.Rdev // as nameTerminals has found it
 	t.same[holder{root.PID, number}] = t.same[holder{v.PID, f.Number}]
 	return nil

@@ -55,10 +55,11 @@ type View struct {
 	threads map[procfs.PID]*procfs.Status // Siblings by number
 	limits  []procfs.Limit                // by RLIMIT number, nil before anything was asked
 
-	tree    *Tree          // that it is saved with; nil before that is known
-	covered map[int32]bool // descriptors whose open files are saved with another one
-	index   *pageIndex     // of its memory; nil before Tree.Index
-	lent    map[int32]bool // descriptors that it has for the sake of the tree
+	tree      *Tree           // that it is saved with; nil before that is known
+	covered   map[int32]bool  // descriptors whose open files are saved with another one
+	index     *pageIndex      // of its memory; nil before Tree.Index
+	lent      map[int32]bool  // descriptors that it has for the sake of the tree
+	standards map[int32]int32 // of those, what standardOf says to the one whose they are
 
 	mounts map[string]bool      // by number, nil before they were asked for
 	pidfd  int                  // of the process; 0 before it was needed
