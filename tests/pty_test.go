@@ -16,6 +16,7 @@ import (
 type terminal struct {
 	*job
 	master *os.File
+	hungUp chan struct{} // closed when nobody has it open any more, and all has been read
 
 	mu     sync.Mutex
 	screen bytes.Buffer // all that came; protected by mu
@@ -52,7 +53,7 @@ func (e *env) openTerminal(args ...string) *terminal {
 	}
 	defer slave.Close()
 
-	t := &terminal{job: &job{env: e, done: make(chan struct{})}, master: master}
+	t := &terminal{job: &job{env: e, done: make(chan struct{})}, master: master, hungUp: make(chan struct{})}
 	t.cmd = exec.Command(args[0], args[1:]...)
 	t.cmd.Dir = e.dir
 	t.cmd.Env = append(os.Environ(), "PS1=$ ", "TERM=dumb", "ENV=")
@@ -93,6 +94,7 @@ func control(f *os.File, fn func(fd int) error) error {
 }
 
 func (t *terminal) read() {
+	defer close(t.hungUp)
 	buf := make([]byte, 4096)
 	for {
 		n, err := t.master.Read(buf)
@@ -131,10 +133,11 @@ func (t *terminal) expect(pattern string) string {
 		}
 	}()
 	t.until("on the terminal: "+pattern, func() bool {
+		over := t.isOver()
 		text := t.text()
 		m := re.FindStringSubmatchIndex(text[t.seen:])
 		if m == nil {
-			if t.ended() {
+			if over {
 				t.Fatalf("the session ended (%s) without %q on the terminal:\n%s", t.cmd.ProcessState, pattern, text)
 			}
 			return false
@@ -146,6 +149,16 @@ func (t *terminal) expect(pattern string) string {
 		return true
 	})
 	return found
+}
+
+// isOver tells whether nothing more will come.
+func (t *terminal) isOver() bool {
+	select {
+	case <-t.hungUp:
+		return t.ended()
+	default:
+		return false
+	}
 }
 
 // run types a command and waits for its status, which it returns.
