@@ -17,7 +17,7 @@ var Relations = []Relation{
 		"All as they were, or, where one is taken or may not be chosen, all new: see --pids. restart() keeps its caller's id."},
 	{"process groups", resource.Partial,
 		"Also those whose leaders have ended. The group of the first process is the restarter's, and so is that of who shared it; " +
-			"an interactive shell as the first process does not get its job control back."},
+			"with `crshim restart` on a terminal it is one of its own again, in the foreground, as an interactive shell needs it."},
 	{"sessions", resource.Partial,
 		"The first process is in the restarter's session, as are those that shared its own. Others are led again by who led them, or " +
 			"by nobody where the leader has ended (daemons). Refused: a session whose leader lives outside of the tree, and one into which " +

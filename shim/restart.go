@@ -73,6 +73,8 @@ Regular files are expected to be there as they were, or longer; one that is shor
 that the process was writing get back the contents that crshim checkpoint --save-files saved, with --files truncate what was written
 since is cut off, and with --files ignore they are taken as they are.
 
+In the foreground of a terminal the process has that as it had its own: with its settings, and with its jobs if it is a shell.
+
 The process runs, also if it was stopped when it was saved; with --stopped it waits for SIGCONT. Those that descend from it come back
 with it, as they were: running, stopped, or ended and not waited for. Either all get the process ids that they had, or all get new
 ones; with --pids keep the restart fails if they cannot be had.

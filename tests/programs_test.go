@@ -13,7 +13,7 @@ import (
 )
 
 // setUp are the programs that .ci/setup installs for the tests: CI has them.
-var setUp = []string{"python3", "perl", "bash", "sqlite3", "redis-check-rdb"}
+var setUp = []string{"python3", "perl", "bash", "sqlite3", "redis-check-rdb", "less", "tmux", "vim"}
 
 // installed returns the path of a program of the distribution; a test of one
 // that is not there is skipped by name. What lies in a home directory is not
