@@ -59,15 +59,15 @@ func archiveMount(out io.Writer, root int, ids ids, place string) error {
 	if err != nil {
 		return a.wrong(".", err)
 	}
-	head, st, err := a.head(fd, "", "./")
+	head, _, err := a.head(fd, "", "./")
 	if err == nil {
 		err = a.WriteHeader(head)
 	}
-	if err == nil {
-		err = a.directory(fd, ".", st)
-	}
 	if err != nil {
 		_ = unix.Close(fd) // only read from
+		return err
+	}
+	if err := a.directory(fd, "."); err != nil {
 		return err
 	}
 	return a.Close()
@@ -78,7 +78,7 @@ func (a *archive) wrong(name string, err error) error {
 }
 
 // directory writes what is in a directory, and closes it.
-func (a *archive) directory(fd int, name string, of *unix.Statx_t) error {
+func (a *archive) directory(fd int, name string) error {
 	dir := os.NewFile(uintptr(fd), name)
 	defer func() { _ = dir.Close() }() // only read from
 	names, err := dir.Readdirnames(-1)
@@ -87,7 +87,7 @@ func (a *archive) directory(fd int, name string, of *unix.Statx_t) error {
 	}
 	slices.Sort(names)
 	for _, entry := range names {
-		if err := a.entry(fd, entry, name+"/"+entry, of); err != nil {
+		if err := a.entry(fd, entry, name+"/"+entry); err != nil {
 			return err
 		}
 	}
@@ -95,25 +95,10 @@ func (a *archive) directory(fd int, name string, of *unix.Statx_t) error {
 }
 
 // entry writes one entry of a directory, and what is below it.
-func (a *archive) entry(dir int, base, name string, of *unix.Statx_t) error {
+func (a *archive) entry(dir int, base, name string) error {
 	head, st, err := a.head(dir, base, name)
 	if err != nil {
 		return err
-	}
-	if st.Dev_major != of.Dev_major || st.Dev_minor != of.Dev_minor {
-		// Only where the mount could not be had alone: crshim has mounted this on an
-		// empty file, or on an empty directory.
-		head.Size, head.Mode, head.PAXRecords = 0, 0o644, nil
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			head.Mode, head.Typeflag, head.Name = 0o755, tar.TypeDir, name+"/"
-		} else {
-			head.Typeflag = tar.TypeReg
-		}
-		head.Uid, head.Gid, err = a.owner(of, name)
-		if err != nil {
-			return err
-		}
-		return a.WriteHeader(head)
 	}
 	if st.Nlink > 1 && head.Typeflag != tar.TypeDir {
 		if first, known := a.links[st.Ino]; known {
@@ -132,7 +117,7 @@ func (a *archive) entry(dir int, base, name string, of *unix.Statx_t) error {
 		if err != nil {
 			return a.wrong(name, err)
 		}
-		return a.directory(fd, name, st)
+		return a.directory(fd, name)
 	}
 	if err := a.WriteHeader(head); err != nil {
 		return a.wrong(name, err)

@@ -51,8 +51,7 @@ func (c *checkpoint) writeContents(w *image.Writer) (err error) {
 
 // openMounts opens the roots of file systems, by their places in the list. What is
 // mounted upon them would hide some of it, so the first process makes another
-// mount of each, which is nowhere in its tree (open_tree(2)). Where it may not
-// do that, it is what shows: nobody without that right has mounted anything.
+// mount of each, which is nowhere in its tree (open_tree(2)).
 func (c *checkpoint) openMounts() (map[int]int, error) {
 	const cloned = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_SYMLINK_NOFOLLOW
 	root := c.members[0]
@@ -80,16 +79,11 @@ func (c *checkpoint) openMounts() (map[int]int, error) {
 	back := root.remote.Program()
 	for i, row := range rows {
 		var fd int
-		refused := row.Err()
-		switch {
-		case refused == nil:
+		err := row.Err()
+		if err == nil {
 			back.Close(tracer.FD(row.Result()))
 			back.Forget(undo[i])
 			fd, err = unix.PidfdGetfd(pidfd, int(row.Result()), 0)
-		case errors.Is(refused, unix.EPERM) || errors.Is(refused, unix.EINVAL) || errors.Is(refused, unix.ENOSYS):
-			fd, err = plan.openShown(i)
-		default:
-			err = refused
 		}
 		if err != nil {
 			return fds, errors.Join(&fault.Error{Code: fault.ContainerContents, Object: plan.list[i].Place, Err: err}, back.Run())
@@ -98,29 +92,6 @@ func (c *checkpoint) openMounts() (map[int]int, error) {
 	}
 	return fds, back.Run()
 }
-
-// openShown opens a mount by its place. What is mounted upon it must be what
-// crshim itself has mounted there, on nothing.
-func (p *mountPlan) openShown(i int) (int, error) {
-	m := p.infos[i]
-	for _, o := range p.theirs.all {
-		if o.Parent == m.ID && o.Mountpoint != m.Mountpoint && !slices.Contains(ownDevices, o.Mountpoint) {
-			return -1, fmt.Errorf("what %s covers cannot be seen", o.Mountpoint)
-		}
-	}
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/root%s", p.view.PID, m.Mountpoint), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Dev != unix.Mkdev(uint32(m.Major), uint32(m.Minor)) {
-		return -1, errors.Join(errors.New("another mount is there"), err, unix.Close(fd))
-	}
-	return fd, nil
-}
-
-// ownDevices are where crshim run --rootfs mounts something in a new /dev.
-var ownDevices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts", "/dev/shm"}
 
 // pieces writes records of an archive.
 type pieces struct {

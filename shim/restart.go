@@ -89,7 +89,8 @@ process. What was mounted in it is mounted again, a tmpfs with what was in it. W
 If the calls checkpoint and restart worked for the process when it was saved, they work again.`,
 		Example: `  crshim restart img
   crshim restart --detach --pidfile img.pid img
-  ssh host crshim checkpoint --kill 3493 -o - | crshim restart -`,
+  ssh host crshim checkpoint --kill 3493 -o - | crshim restart -
+  crshim restart --rootfs ./other --bind "$PWD/data:/data" img`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := log.check()

@@ -20,7 +20,8 @@ The calls keep working for background tasks that outlive COMMAND.
 
 With --container COMMAND runs in pid, mount, IPC and UTS namespaces of its own, below a small init. Whoever is not root gets a user
 namespace too, in which he is. All that is left of it ends with COMMAND. crshim ps lists the containers that run; freeze, thaw and
-checkpoint take their names.`,
+checkpoint take their names. What its programs mount in it shows nowhere else, and comes back with it: crshim restart mounts it again,
+a tmpfs with all that was in it.`,
 		Example: `  crshim run ./self > self.image
   crshim run --trace sh -c './ckpt 3493 > ckpt.image'
   crshim run bash
