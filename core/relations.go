@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
 	"github.com/crshim/crshim/tracer/procfs"
@@ -33,6 +35,15 @@ func relatives(views []*resource.View, parent func(i int) int) []*relative {
 // session and the namespaces of the first one.
 func checkRelations(all []*relative) (list fault.List, err error) {
 	root := all[0].view
+	for _, kind := range []string{"pid", "time"} {
+		same, err := sameForChildren(kind, root.Proc)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			list = append(list, &fault.Error{Code: fault.ChildNamespaces, Object: root.Name(), Detail: kind})
+		}
+	}
 	for _, r := range all[1:] {
 		if len(r.view.Status.NStgid) != len(root.Status.NStgid) {
 			list = append(list, &fault.Error{Code: fault.NestedNamespace, Object: r.view.Name()})
@@ -54,6 +65,22 @@ func checkRelations(all []*relative) (list fault.List, err error) {
 		}
 	}
 	return list, nil
+}
+
+// sameForChildren tells whether children of a process will be in its own namespace.
+func sameForChildren(kind string, p *procfs.Proc) (bool, error) {
+	own, err := p.NS(kind)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil // the kernel has none such
+	}
+	if err != nil {
+		return false, err
+	}
+	theirs, err := p.NS(kind + "_for_children")
+	if errors.Is(err, unix.ENOENT) {
+		return kind == "time", nil // a pid namespace whose first process is not there yet
+	}
+	return own == theirs, err
 }
 
 // inheritsSession tells whether a process leads its session or has it from its

@@ -36,7 +36,7 @@ var Relations = []Relation{
 			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD. The child of a vfork is waited for, " +
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
-		"All processes must be in those of the first one. Containers are saved whole: docs/containers.md."},
+		"All processes must be in those of the first one, with all their threads, and its children too. Containers are saved whole: docs/containers.md."},
 	{"network of a container", resource.Partial,
 		"veth pairs, dummy interfaces, addresses, routes, the usual settings. Refused: other interfaces, policy routing, permanent neighbours, netfilter rules. " +
 			"Queueing disciplines and other settings are not looked at."},

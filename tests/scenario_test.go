@@ -306,7 +306,11 @@ var refusalCodes = map[string]string{
 
 	"semaphores-elsewhere": "404",
 
-	"traces":        "015",
+	"traces": "015",
+
+	"thread-namespace": "024",
+	"child-namespace":  "025",
+
 	"same-memory":   "017",
 	"two-parents":   "019",
 	"led-outside":   "019",

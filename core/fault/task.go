@@ -25,6 +25,8 @@ const (
 	TreeChanging      Code = 1021
 	TooManyTasks      Code = 1022
 	InVfork           Code = 1023
+	ThreadNamespaces  Code = 1024
+	ChildNamespaces   Code = 1025
 	OwnTree           Code = 1027
 )
 
@@ -92,6 +94,12 @@ var tasks = []Entry{
 	{InVfork, unix.EBUSY, "cannot save {the process}: it waits in vfork",
 		"A process that has called vfork, or posix_spawn, cannot be stopped before its child executes a program or ends. It is waited for, but this child does not come so far: it is stopped itself, or waits for something.",
 		"Continue the child (kill -CONT), or end it, and save again; nothing was changed."},
+	{ThreadNamespaces, unix.EOPNOTSUPP, "cannot save {a thread}: it is in other namespaces than its process",
+		"A thread may leave a namespace by itself (unshare, setns). A restart makes all threads in the namespaces of the process.",
+		"Have the thread go back, or end, before the process is saved; programs often enter another namespace for a moment only."},
+	{ChildNamespaces, unix.EOPNOTSUPP, "cannot save {the process}: its children are to be in another namespace",
+		"The process has called unshare or setns for a pid or time namespace, in which only its children will be. A restart cannot make that again.",
+		"Save it before it does so; or from the first process of that namespace, as a container."},
 	{OwnTree, unix.EDEADLK, "cannot save {the process}: crshim itself is among its processes",
 		"All processes of a tree stand still while they are saved, and crshim, which saves them, descends from this one.",
 		"Run crshim from another shell, or have a program below crshim run make the call: its supervisor is outside of the tree of its command."},

@@ -165,7 +165,7 @@ func (s *Saver) dumpThread(t *SavedThread, i int) error {
 // surveyThreads names threads that the process does not share everything with,
 // and asks every part about each.
 func (v *View) surveyThreads() fault.List {
-	var list fault.List
+	list := v.threadsApart()
 	for _, status := range append([]*procfs.Status{v.Status}, v.Siblings...) {
 		if status != v.Status {
 			if refusal := v.apart(status); refusal != nil {

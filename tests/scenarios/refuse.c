@@ -970,6 +970,34 @@ static void traces_setup(void)
 		needs("permission to trace a parent");
 }
 
+/* A thread in a network namespace of its own. */
+static void *hermit(void *ready)
+{
+	*(volatile int *)ready = unshare(CLONE_NEWNET) ? -1 : 1;
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void hermit_setup(void)
+{
+	volatile int ready = 0;
+	pthread_t t;
+
+	check_eq(pthread_create(&t, NULL, hermit, (void *)&ready), 0);
+	while (!ready)
+		usleep(1000);
+	if (ready < 0)
+		needs("network namespaces");
+}
+
+/* Its children will be in another pid namespace. */
+static void ahead_setup(void)
+{
+	if (unshare(CLONE_NEWPID))
+		needs("pid namespaces");
+}
+
 SCENARIOS(
 	REFUSE("pipe", SELF, pipe_setup, pipe_verify, EBADF),
 	{ "pipe-image", SELF | REFUSED, image_setup, NULL, image_point, EBADF },
@@ -1035,4 +1063,6 @@ SCENARIOS(
 	REFUSE("cwd", BOTH, cwd_setup, NULL, EBADF),
 	REFUSE("aio", BOTH, aio_setup, NULL, EOPNOTSUPP),
 	REFUSE("traces", BOTH, traces_setup, NULL, EOPNOTSUPP),
+	REFUSE("thread-namespace", BOTH | ROOT, hermit_setup, NULL, EOPNOTSUPP),
+	REFUSE("child-namespace", BOTH | ROOT, ahead_setup, NULL, EOPNOTSUPP),
 )
