@@ -11,6 +11,7 @@ import (
 const (
 	queueLen   = 64      // portions that may wait before who adds has to wait
 	portionLen = 1 << 16 // records are gathered up to here while they wait
+	atOnce     = 1 << 15 // so few bytes are fetched sooner than somebody is woken to do it
 )
 
 // summer computes the checksum of a stream in order. Small portions are added
@@ -68,6 +69,10 @@ func (s *summer) add(b []byte) error {
 func (s *summer) fetch(n int64, f func(n int64, h io.Writer) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.busy && s.err == nil && n <= atOnce {
+		s.err = s.take(portion{n: n, fetch: f})
+		return s.err
+	}
 	return s.enqueue(portion{n: n, fetch: f})
 }
 

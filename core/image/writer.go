@@ -12,8 +12,8 @@ type Mover interface {
 	// Move transfers exactly n bytes at the present position of the stream.
 	Move(n int64) error
 
-	// Digest writes the same n bytes into h. It is called on another
-	// goroutine, in the order of the stream, while later Moves may run.
+	// Digest writes the same n bytes into h. It is called in the order of the
+	// stream, mostly on another goroutine, while later Moves may run.
 	Digest(n int64, h io.Writer) error
 }
 
