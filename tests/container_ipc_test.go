@@ -84,6 +84,12 @@ func TestContainerIPCBad(t *testing.T) {
 			t.Errorf("%s: %s", c.what, text)
 		}
 	}
+	// By restart(2) the objects are not made, and so they must be there.
+	in := e.inContainer(streams{}, "--init", "none", "sh", "-c", "exec "+mustSamples(t).path("rstr")+" <img")
+	in.ends("exit status 1")
+	if text := in.output(); !strings.Contains(text, "CR3128") {
+		t.Errorf("restart(2) in another container: %s", text)
+	}
 	if now := e.count(); now != n {
 		t.Errorf("it has counted from %d to %d", n, now)
 	}

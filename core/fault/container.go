@@ -27,6 +27,7 @@ const (
 	IPCFailed           Code = 3125
 	Mqueue              Code = 3126
 	NetFailed           Code = 3127
+	IPCMissing          Code = 3128
 )
 
 var containers = []Entry{
@@ -106,4 +107,7 @@ var containers = []Entry{
 	{NetFailed, 0, "cannot make {a part of the network} of the container again",
 		"Interfaces, addresses and routes are made by the first process of the new container, as they were saved.",
 		"See the cause at the end of the line; the kernel may lack the kind of interface, or IPv6."},
+	{IPCMissing, unix.ENOENT, "cannot restart beside {the IPC object}, which is gone",
+		"By restart(2) the namespaces of the caller stay as they are. What the image has of the IPC namespace is expected there, and is not changed.",
+		"Restart the image as a container, by crshim restart, which makes it all again."},
 }

@@ -311,6 +311,32 @@ func (b *Builder) madeAs() (uid, gid uint32, err error) {
 	return c.uid[effectiveID], c.gid[effectiveID], nil
 }
 
+// expect refuses an object that is not there, where the namespace is one that
+// stays as it is.
+func (c *sysvClass) expect(b *Builder, o *IPCOwner) error {
+	p := b.Remote.Program()
+	at := p.Buffer(uint64(c.size))
+	const ipcStat = 2 // IPC_STAT
+	row := c.control(p, tracer.Imm(uint64(o.ID)), ipcStat, tracer.Ptr(at)).Tolerate()
+	if err := p.Run(); err != nil {
+		return err
+	}
+	key := make([]byte, 4)
+	switch err := row.Err(); {
+	case errors.Is(err, unix.EACCES): // there is one
+		return nil
+	case err != nil:
+		return &fault.Error{Code: fault.IPCMissing, Object: c.name(o), Err: err}
+	}
+	if err := b.Remote.ReadMem(at, key); err != nil {
+		return err
+	}
+	if now := binary.LittleEndian.Uint32(key); now != o.Key {
+		return &fault.Error{Code: fault.IPCMissing, Object: c.name(o), Detail: fmt.Sprintf("the one with this id has key %#x", now)}
+	}
+	return nil
+}
+
 // makeMode are the permissions that an object is made with, so that it can be
 // filled.
 func (o *IPCOwner) makeMode() tracer.Imm {

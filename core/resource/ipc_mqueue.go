@@ -261,7 +261,7 @@ func loadMqueue(b *Builder, to into) error {
 		messages = append(messages, m)
 	}
 	if !to.make {
-		return nil
+		return b.expectMqueue(rec.Name)
 	}
 	uid, gid, err := b.madeAs()
 	if err != nil {
@@ -281,6 +281,20 @@ func loadMqueue(b *Builder, to into) error {
 	p.Call(unix.SYS_FCHMOD, fd, tracer.Imm(uint64(rec.Mode)))
 	p.Close(fd)
 	return b.makeIPC(p, mqueueObject(rec.Name))
+}
+
+// expectMqueue refuses a queue that is not there, as sysvClass.expect does.
+func (b *Builder) expectMqueue(name string) error {
+	p := b.Remote.Program()
+	fd := p.Call(unix.SYS_MQ_OPEN, tracer.Ptr(p.String(name)), tracer.Imm(unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC), tracer.Imm(0), tracer.Imm(0)).Tolerate()
+	p.Close(fd).Tolerate() // what could not be opened is no descriptor
+	if err := p.Run(); err != nil {
+		return err
+	}
+	if err := fd.Err(); err != nil && !errors.Is(err, unix.EACCES) {
+		return &fault.Error{Code: fault.IPCMissing, Object: mqueueObject(name), Err: err}
+	}
+	return nil
 }
 
 // isQueueName tells whether mq_open(2) takes a name, and nothing else does.

@@ -158,7 +158,7 @@ func loadMsgQueue(b *Builder, to into) error {
 		}
 	}
 	if !to.make {
-		return nil
+		return sysvMsg.expect(b, &rec.IPCOwner)
 	}
 	return set(rec.perm())
 }

@@ -88,7 +88,7 @@ func loadSemSet(b *Builder, to into) error {
 		return badImage(fault.ImageValue, name, "%d semaphores", n)
 	}
 	if !to.make {
-		return nil
+		return sysvSem.expect(b, &rec.IPCOwner)
 	}
 	if err := sysvSem.create(b, &rec.IPCOwner, unix.SYS_SEMGET, tracer.Int(len(rec.Values)), rec.makeMode()); err != nil {
 		return err

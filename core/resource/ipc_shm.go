@@ -116,7 +116,11 @@ func loadUnattached(b *Builder, to into) error {
 		return badImage(fault.ImageValue, name, "%d bytes", rec.Size)
 	}
 	if !to.make {
-		return b.eachPieceOf(name, rec.length(), func(*fileData) error { return nil })
+		err := b.eachPieceOf(name, rec.length(), func(*fileData) error { return nil })
+		if err == nil {
+			err = sysvShm.expect(b, &rec.IPCOwner)
+		}
+		return err
 	}
 	if err := sysvShm.create(b, &rec.IPCOwner, unix.SYS_SHMGET, tracer.Imm(rec.Size), rec.makeMode()); err != nil {
 		return err

@@ -89,6 +89,7 @@ func loadAddress(b *Builder, to into) error {
 		return badImage(fault.ImageValue, object, "family %d, %d bytes", rec.Family, len(rec.Attributes))
 	}
 	if !to.make {
+		b.Warn("%s is not made: the network namespace stays as it is", object)
 		return nil
 	}
 	flags := uint32(0)

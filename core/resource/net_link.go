@@ -160,6 +160,7 @@ func loadLinks(b *Builder, to into) error {
 		return badImage(fault.ImageValue, object, "index %d, kind %d, flags %#x", rec.Index, rec.Kind, rec.Flags)
 	}
 	if !to.make {
+		b.Warn("%s is not made: the network namespace stays as it is", object)
 		return nil
 	}
 	switch rec.Kind {

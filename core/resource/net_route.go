@@ -78,6 +78,7 @@ func loadRoute(b *Builder, to into) error {
 		return badImage(fault.ImageValue, object, "family %d, %d bytes", rec.Family, len(rec.Attributes))
 	}
 	if !to.make {
+		b.Warn("%s is not made: the network namespace stays as it is", object)
 		return nil
 	}
 	body := []byte{rec.Family, rec.DstBits, rec.SrcBits, rec.TOS, rec.Table, rec.Protocol, rec.Scope, rec.Type, 0, 0, 0, 0}
