@@ -96,9 +96,10 @@ type checkpoint struct {
 	process procfs.PID // the caller's thread group, 0 without a caller
 
 	tracer  *tracer.Tracer
-	caught  *tracer.Tracee // the caller, stopped at the exit of its call
-	frozen  *task.Tree     // in a self-checkpoint the caller itself, alone
-	members []*member      // of the tree, the root first
+	caught  *tracer.Tracee       // the caller, stopped at the exit of its call
+	frozen  *task.Tree           // in a self-checkpoint the caller itself, alone
+	members []*member            // of the tree, the root first
+	places  map[*task.Member]int // theirs among them
 	tree    *resource.Tree
 	within  *Container // nil if the tree is none
 	forest  *forest
@@ -251,9 +252,9 @@ func (c *checkpoint) survey() error {
 	if err != nil {
 		return err
 	}
-	place := make(map[*task.Member]int)
+	c.places = make(map[*task.Member]int, len(c.members))
 	for i, m := range c.members {
-		place[m.Member] = i
+		c.places[m.Member] = i
 		for _, e := range m.Tasks {
 			if err := m.view.CheckStopped(e); err != nil {
 				return err
@@ -263,7 +264,7 @@ func (c *checkpoint) survey() error {
 			return err
 		}
 	}
-	parent := func(i int) int { return place[c.members[i].Parent] }
+	parent := func(i int) int { return c.places[c.members[i].Parent] }
 	c.tree = resource.NewTree(views, parent)
 	refused, err := checkRelations(relatives(views, parent))
 	if err = errors.Join(err, refused.Err()); err != nil {

@@ -26,15 +26,6 @@ type process struct {
 	named  int32 // by TREE
 }
 
-func (c *checkpoint) memberOf(of *task.Member) *member {
-	for _, m := range c.members {
-		if m.Member == of {
-			return m
-		}
-	}
-	return nil
-}
-
 // describe finds what TREE lacks, if there is more than one process, and refuses
 // what cannot grow again.
 func (c *checkpoint) describe() error {
@@ -42,20 +33,17 @@ func (c *checkpoint) describe() error {
 	if len(c.members) == 1 && len(c.frozen.Zombies) == 0 {
 		return nil
 	}
-	for i, m := range c.members {
-		p := process{Process: processOf(c, m.view.Status, m.view.Stat), parent: c.placeOf(m.Parent)}
-		if i == 0 {
-			p.VPPID = 0
-		}
+	for _, m := range c.members {
+		p := c.processOf(m.view.Status, m.view.Stat, m.Parent)
 		p.Shares = c.tree.Shares(m.view)
 		c.forest.living = append(c.forest.living, p)
 	}
 	for _, z := range c.frozen.Zombies {
-		rec, err := c.zombie(z)
+		p, err := c.zombie(z)
 		if err != nil {
 			return err
 		}
-		c.forest.ended = append(c.forest.ended, process{Process: *rec, parent: c.placeOf(z.Parent)})
+		c.forest.ended = append(c.forest.ended, p)
 	}
 	if err := c.forest.findStrays(); err != nil {
 		return &fault.Error{Code: fault.SessionEnded, Object: c.members[0].view.Name(), Err: err}
@@ -66,7 +54,10 @@ func (c *checkpoint) describe() error {
 // placeOf is the place of a process among the members, -1 for the parent of the
 // root.
 func (c *checkpoint) placeOf(of *task.Member) int {
-	return slices.IndexFunc(c.members, func(m *member) bool { return m.Member == of })
+	if place, ok := c.places[of]; ok {
+		return place
+	}
+	return -1
 }
 
 // writeForest writes it.
@@ -81,36 +72,35 @@ func (c *checkpoint) writeForest(w *image.Writer) error {
 
 // processOf says what /proc tells of a process, in the numbers of its own pid
 // namespace.
-func processOf(c *checkpoint, status *procfs.Status, stat *procfs.Stat) image.Process {
+func (c *checkpoint) processOf(status *procfs.Status, stat *procfs.Stat, parent *task.Member) process {
 	level := len(status.NStgid) - 1
-	rec := image.Process{VPID: int32(status.NStgid[level]), VPgrp: int32(status.NSpgid[level]), VSession: int32(status.NSsid[level]),
-		ExitSignal: stat.ExitSignal}
-	for _, m := range c.members {
-		if m.PID == stat.PPid {
-			rec.VPPID = int32(m.view.VPID())
-		}
+	p := process{parent: c.placeOf(parent)}
+	p.VPID, p.VPgrp, p.VSession = int32(status.NStgid[level]), int32(status.NSpgid[level]), int32(status.NSsid[level])
+	p.ExitSignal = stat.ExitSignal
+	if p.parent >= 0 {
+		p.VPPID = int32(c.members[p.parent].view.VPID())
 	}
-	return rec
+	return p
 }
 
-func (c *checkpoint) zombie(z task.Zombie) (*image.Process, error) {
+func (c *checkpoint) zombie(z task.Zombie) (p process, err error) {
 	proc, err := procfs.Open(z.PID)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	defer proc.Close()
 	status, err := proc.Status()
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	stat, err := proc.Stat()
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	rec := processOf(c, status, stat)
-	rec.State, rec.ExitCode = image.ProcessEnded, stat.ExitCode
-	copy(rec.Name[:15], stat.Comm)
-	return &rec, nil
+	p = c.processOf(status, stat, z.Parent)
+	p.State, p.ExitCode = image.ProcessEnded, stat.ExitCode
+	copy(p.Name[:15], stat.Comm)
+	return p, nil
 }
 
 // readForest reads it. An image of one process may have no more than its pid.

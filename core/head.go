@@ -46,8 +46,8 @@ func (c *checkpoint) writeHead(w *image.Writer) error {
 	for _, m := range c.members {
 		vpid := int32(m.view.VPID())
 		entry := image.PIDs{VPID: vpid, VTGID: vpid, VPPID: int32(m.view.Stat.PPid)}
-		if m.Parent != nil {
-			entry.VPPID = int32(c.memberOf(m.Parent).view.VPID())
+		if parent := c.placeOf(m.Parent); parent >= 0 {
+			entry.VPPID = int32(c.members[parent].view.VPID())
 		}
 		pids = append(pids, entry)
 	}
