@@ -110,10 +110,12 @@ func TestTogether(t *testing.T) {
 		spoil func(*env)
 		want  [3]unix.Errno // of the first task, and the others
 		extra unix.Errno    // of one more
+		die   string        // after which step the supervisor is killed
 	}{
 		{mode: "early", want: all(none)},
 		{mode: "late", want: all(none)},
 		{mode: "extra", want: all(none), extra: unix.EINVAL},
+		{mode: "unserved", die: "stage", want: all(unix.EINTR)}, // the supervisor is killed
 		{mode: "missing", want: [3]unix.Errno{unix.ESRCH, unix.EAGAIN, none}},
 		{mode: "killed", want: [3]unix.Errno{unix.ESRCH, none, unix.EAGAIN}},
 		{mode: "signal", want: [3]unix.Errno{none, unix.EINTR, unix.EINTR}},
@@ -143,7 +145,7 @@ func TestTogether(t *testing.T) {
 				if test.spoil != nil {
 					test.spoil(e)
 				}
-				j := e.start(streams{}, e.crshim, "run", program(t, glibc, "callers", "team"), test.mode, e.dir)
+				j := e.dieAfter(test.die, streams{}, program(t, glibc, "callers", "team"), test.mode, e.dir)
 				j.ends("exit status 0")
 				e.passed()
 				for i, want := range append(test.want[:], test.extra) {
