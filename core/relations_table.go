@@ -15,6 +15,10 @@ var Relations = []Relation{
 		"Any depth and number, with the signal that tells of their end. Who calls checkpoint() for itself is saved alone."},
 	{"process ids", resource.Partial,
 		"All as they were, or, where one is taken or may not be chosen, all new: see --pids. restart() keeps its caller's id."},
+	{"tasks of a restarter's own making", resource.Partial,
+		"As in 2009: each calls restart() with the process id of the first (samples/mktree.c). They keep their parents, sessions and ids. " +
+			"Refused: memory without a name that is shared, if the restarter lacks CAP_CHECKPOINT_RESTORE; huge pages that are shared; " +
+			"CLONE_FILES and CLONE_FS; sessions that are not there, or that have a terminal of the tree."},
 	{"process groups", resource.Partial,
 		"Also those whose leaders have ended. The group of the first process is the restarter's, and so is that of who shared it; " +
 			"with `crshim restart` on a terminal it is one of its own again, in the foreground, as an interactive shell needs it."},
