@@ -316,6 +316,7 @@ var refusalCodes = map[string]string{
 	"led-outside":   "019",
 	"parent-left":   "409",
 	"vfork-stopped": "023",
+	"thread-root":   "409",
 	"other-network": "020",
 
 	"terminal":         "257",

@@ -49,6 +49,7 @@ type Builder struct {
 	mem      *memoryRestore         // once its Load has begun
 	segments []uint64               // System V shared memory that was made, by id
 	veths    map[uint32]*linkRecord // first ends of pairs, by index, until the other one comes
+	late     map[int32]bool         // descriptors that threads close themselves
 	keys     []uint64               // protection keys that were allocated
 	parts    []Restoring            // nil where Parts has none for the process
 	spawned  *tracer.Siblings       // the threads behind the first, nil without any

@@ -272,7 +272,7 @@ func (r *filesRestore) Commit(b *Builder, p *tracer.Program) error {
 	r.rewatch(p)
 	if b.shares&image.SharesFiles == 0 { // else the parent closes what we have opened
 		for fd := range b.fds.open {
-			if !final[fd] {
+			if !final[fd] && !b.late[fd] {
 				p.Close(tracer.FD(fd))
 			}
 		}

@@ -92,16 +92,8 @@ func (r *filesystemRestore) Load(b *Builder) error {
 	if err := b.useRoot(root.Path); err != nil {
 		return err
 	}
-	r.cwd, err = b.openFile(cwd.Path, unix.O_PATH|unix.O_DIRECTORY, fault.Directory)
-	if err != nil {
-		return err
-	}
-	// fchdir wants search permission, which opening with O_PATH does not: ask
-	// for it while it can still be refused.
-	const atEmptyPath, atEaccess = 0x1000, 0x200
-	row := b.Stage().Call(unix.SYS_FACCESSAT2, r.cwd.arg(), tracer.Imm(uint64(b.Stage().String(""))), tracer.Imm(unix.X_OK), tracer.Imm(atEmptyPath|atEaccess))
-	b.Expect(row, fault.Directory, cwd.Path)
-	return nil
+	r.cwd, err = b.openDirectory(cwd.Path)
+	return err
 }
 
 func (r *filesystemRestore) Commit(b *Builder, p *tracer.Program) error {

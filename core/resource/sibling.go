@@ -16,11 +16,12 @@ import (
 var sibling = Part{
 	Name:    "threads",
 	Support: Full,
-	Note: "Any number, each with its name, timer slack, parent-death signal and no_new_privs. They keep their ids where " +
+	Note: "Any number, each with its name, timer slack, parent-death signal and no_new_privs, working directory and umask where it has its own. They keep their ids where " +
 		"the process keeps its pid. With new ones, the C library's own note of the id is put right (glibc, musl); an id that " +
 		"the program or a locked mutex holds is not.",
 	Records: []image.Spec{
 		image.Row[siblingRecord](siblingKind, "THREAD_TASK", image.InThread, "a thread that is not the first of its task", image.Times(image.AtMostOncePerThread)),
+		image.Row[threadPlace](threadPlaceKind, "THREAD_FS", image.InThread, "where such a thread stands, if not where its task does", image.Times(image.AtMostOncePerThread)),
 	},
 	SaveThread:    func() ThreadSaving { return new(siblingSave) },
 	RestoreThread: func() ThreadRestoring { return new(siblingRestore) },
@@ -66,10 +67,16 @@ func (g *siblingSave) Dump(s *Saver, t *SavedThread) error {
 	if t.Status.NoNewPrivs {
 		rec.Flags |= noNewPrivs
 	}
-	return s.W.Put(t.owner(), &rec)
+	if err := s.W.Put(t.owner(), &rec); err != nil {
+		return err
+	}
+	return t.dumpPlace(s)
 }
 
-type siblingRestore struct{ *siblingRecord }
+type siblingRestore struct {
+	*siblingRecord
+	place *stagedPlace // nil if it is that of the process
+}
 
 func (r *siblingRestore) Load(b *Builder, t *LoadedThread) (err error) {
 	if b.leads(t) {
@@ -89,12 +96,16 @@ func (r *siblingRestore) Load(b *Builder, t *LoadedThread) (err error) {
 		return badImage(fault.ImageValue, "thread", "name of %d bytes", len(r.Comm))
 	}
 	t.Saved, t.deathSignal, t.noNewPrivs = procfs.PID(r.TID), r.DeathSignal, r.Flags&noNewPrivs != 0
-	return nil
+	r.place, err = loadThreadPlace(b)
+	return err
 }
 
 func (r *siblingRestore) Commit(b *Builder, t *LoadedThread, p *tracer.Program) error {
 	if b.leads(t) {
 		return nil
+	}
+	if r.place != nil {
+		r.place.commit(b, p)
 	}
 	p.Prctl(unix.PR_SET_NAME, tracer.Ptr(p.String(r.Comm)))
 	p.Prctl(unix.PR_SET_TIMERSLACK, tracer.Imm(r.TimerSlack))

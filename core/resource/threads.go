@@ -181,8 +181,8 @@ func (v *View) surveyThreads() fault.List {
 	return list
 }
 
-// apart refuses a thread that has a descriptor table or directories of its own
-// (unshare(2)).
+// apart refuses a thread that has a descriptor table of its own (unshare(2)), or
+// directories that cannot be made its own again.
 func (v *View) apart(status *procfs.Status) *fault.Error {
 	name := fmt.Sprintf("thread %d of %s", status.Pid, v.Name())
 	for _, of := range []struct {
@@ -195,6 +195,10 @@ func (v *View) apart(status *procfs.Status) *fault.Error {
 			return nil // it has ended
 		case err != nil:
 			return &fault.Error{Code: fault.NoKcmp, Object: name, Err: err}
+		case order != 0 && of.kind == kcmpFS:
+			if err := v.ownPlace(status.Pid); err != nil && !errors.Is(err, procfs.ErrGone) {
+				return &fault.Error{Code: of.code, Object: name, Detail: "of its own", Err: err}
+			}
 		case order != 0:
 			return &fault.Error{Code: of.code, Object: name, Detail: "of its own"}
 		}

@@ -61,7 +61,9 @@ type View struct {
 	lent      map[int32]bool  // descriptors that it has for the sake of the tree
 	standards map[int32]int32 // of those, what standardOf says to the one whose they are
 
-	mounts map[string]bool      // by number, nil before they were asked for
+	mounts map[string]bool       // by number, nil before they were asked for
+	places map[procfs.PID]string // working directories that threads have of their own
+
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
 

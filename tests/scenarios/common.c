@@ -163,6 +163,78 @@ static void common_verify(int cycle)
 	check_eq(control->of[0].ppid, getpid());
 }
 
+/* ---- threads with a working directory of their own ---- */
+
+static atomic_int question, answers;
+static char where[2][4096];
+static int mask[2];
+
+static void *standing(void *which)
+{
+	int i = which != NULL;
+
+	check_eq(unshare(CLONE_FS), 0);
+	check_eq(chdir(path(dirs[i + 1], -1)), 0);
+	umask(i ? 07 : 070);
+	for (int n = 1;; n++) {
+		atomic_fetch_add(&answers, 1);
+		await(&question, n);
+		check(getcwd(where[i], sizeof(where[i])) != NULL);
+		mask[i] = umask(i ? 07 : 070);
+		check_eq(fcntl(FIRST, F_GETFD), FD_CLOEXEC);
+	}
+	return NULL;
+}
+
+static void standing_setup(void)
+{
+	pthread_t t;
+
+	for (int i = 0; i < 5; i++)
+		check(!mkdir(path(dirs[i], -1), 0700) || errno == EEXIST);
+	check_eq(chdir(path("one", -1)), 0);
+	umask(022);
+	put_there(FIRST, "first");
+	check_eq(pthread_create(&t, NULL, standing, NULL), 0);
+	check_eq(pthread_create(&t, NULL, standing, where), 0);
+	await(&answers, 2);
+}
+
+static void standing_verify(int cycle)
+{
+	stands_in(cycle == 1 ? "one" : "four");
+	check_eq(umask(022), 022);
+	check_eq(chdir(path("four", -1)), 0);
+	atomic_store(&question, cycle);
+	await(&answers, 2 * cycle + 2);
+	for (int i = 0; i < 2; i++) {
+		check_eq(mask[i], i ? 07 : 070);
+		check(!strcmp(strrchr(where[i], '/') + 1, dirs[i + 1]));
+	}
+}
+
+/* One that has a root directory of its own as well. */
+static void *confined(void *done)
+{
+	int failed = unshare(CLONE_FS) || chroot(path("one", -1));
+
+	atomic_store((atomic_int *)done, failed ? 2 : 1);
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void confined_setup(void)
+{
+	static atomic_int done;
+	pthread_t t;
+
+	check(!mkdir(path("one", -1), 0700) || errno == EEXIST);
+	check_eq(pthread_create(&t, NULL, confined, &done), 0);
+	await(&done, 1);
+	check_eq(done, 1);
+}
+
 /* ---- children of vfork, at any moment of their short life ---- */
 
 static atomic_int spawned;
@@ -272,6 +344,8 @@ static void left_verify(int cycle) { all(cycle); }
 
 SCENARIOS(
 	{ .name = "common", .flags = EXTERNAL, .setup = common_setup, .verify = common_verify },
+	{ .name = "thread-place", .flags = BOTH, .setup = standing_setup, .verify = standing_verify },
+	{ .name = "thread-root", .flags = BOTH | ROOT | REFUSED, .setup = confined_setup, .refused = EOPNOTSUPP },
 	{ .name = "vfork", .flags = EXTERNAL | BARE, .setup = vfork_setup, .verify = vfork_verify },
 	{ .name = "vfork-stopped", .flags = EXTERNAL | BARE | REFUSED, .setup = held_setup, .refused = EBUSY },
 	{ .name = "parent-left", .flags = EXTERNAL | REFUSED, .setup = left_setup, .verify = left_verify, .refused = EOPNOTSUPP },
