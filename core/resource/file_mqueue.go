@@ -87,7 +87,8 @@ func loadOpenMqueue(b *Builder, ref object.Ref) (*stagedOpen, error) {
 	}
 	p := b.Stage()
 	flags := rec.Flags & (unix.O_ACCMODE | unix.O_NONBLOCK)
-	row := p.Call(unix.SYS_MQ_OPEN, tracer.Ptr(p.String(rec.Name)), tracer.Imm(uint64(flags|unix.O_CLOEXEC)), tracer.Imm(0), tracer.Imm(0))
+	// The descriptor is closed on exec in any case; O_CLOEXEC would stay in the flags of the open file.
+	row := p.Call(unix.SYS_MQ_OPEN, tracer.Ptr(p.String(rec.Name)), tracer.Imm(uint64(flags)), tracer.Imm(0), tracer.Imm(0))
 	b.Expect(row, fault.FileOpen, mqueueObject(rec.Name))
 	return &stagedOpen{fd: b.fds.take(row), path: "/" + rec.Name, flags: rec.Flags}, nil
 }
