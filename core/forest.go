@@ -183,3 +183,11 @@ func (f *forest) inSession(i int, session int32) bool {
 	}
 	return false
 }
+
+// last is the highest number of a process.
+func (f *forest) last() (last procfs.PID) {
+	for _, p := range slices.Concat(f.living, f.ended) {
+		last = max(last, procfs.PID(p.VPID))
+	}
+	return last
+}

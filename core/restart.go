@@ -89,6 +89,8 @@ type Opened struct {
 	r *restart
 	// PID is the process's number when it was saved, in its own namespace.
 	PID procfs.PID
+	// LastPID is the highest number that a process of the tree had.
+	LastPID procfs.PID
 	// CallsCaught tells whether the emulated calls were available to it.
 	CallsCaught bool
 	// Policy may be set before Into.
@@ -117,7 +119,7 @@ func (e *Engine) Open(in *os.File) (*Opened, error) {
 		r.close()
 		return nil, badForest("process %d is called %d by TREE", r.forest.living[0].VPID, r.forest.living[0].named)
 	}
-	return &Opened{r: r, PID: procfs.PID(r.forest.living[0].VPID), CallsCaught: r.machine.CallProfile != 0, Container: r.within}, nil
+	return &Opened{r: r, PID: procfs.PID(r.forest.living[0].VPID), LastPID: r.forest.last(), CallsCaught: r.machine.CallProfile != 0, Container: r.within}, nil
 }
 
 // Into rebuilds the process in a blank process. It ends with the process

@@ -29,6 +29,7 @@ struct first {
 	int reports;        // eventfd of the init
 	int session;        // it leads a session of its own
 	int network;        // it has one of its own
+	char last[16];      // what was the last process id, "" for nothing else than it is
 	int keep_caps;      // the stage and the init have all capabilities, although they are not user 0
 	char clocks[160];   // for timens_offsets of a time namespace; "" for none, or for one that clone makes
 	int pidfd;          // result: of the first process
@@ -40,7 +41,7 @@ struct said {
 };
 
 // The steps of struct said, as steps in Go names them.
-enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_STAGE, STEP_TIME, STEP_NETWORK };
+enum { STEP_DONE, STEP_DEATH, STEP_CAPS, STEP_FORK, STEP_DIRECTORY, STEP_INIT, STEP_NUMBERS, STEP_STAGE, STEP_TIME, STEP_NETWORK };
 
 static struct rlimit start_files;
 
@@ -121,6 +122,18 @@ static int enter_time(const char *clocks)
 	return setns(fd, CLONE_NEWTIME) || close(fd) ? -1 : 0;
 }
 
+// The next process or thread gets a number above last.
+static int set_last(const char *last)
+{
+	int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC), n;
+
+	if (fd < 0)
+		return errno != ENOENT; // a kernel without CONFIG_CHECKPOINT_RESTORE
+	n = write(fd, last, strlen(last));
+	close(fd);
+	return n < 0;
+}
+
 // The first process of the container, a copy of a process with threads: nothing but system calls. Single-threaded as it is,
 // the process that it forks has the number 2.
 static void be_first(struct first *f, const sigset_t *mask)
@@ -140,6 +153,8 @@ static void be_first(struct first *f, const sigset_t *mask)
 		say(f->told, STEP_TIME, -1);
 	if (f->keep_caps && keep_capabilities())
 		say(f->told, STEP_CAPS, -1);
+	if (f->last[0] && set_last(f->last))
+		say(f->told, STEP_NUMBERS, -1);
 	if (f->init < 0)
 		become_stage(f, mask);
 	args.pidfd = (uintptr_t)&command;
@@ -209,7 +224,7 @@ type firstProcess struct {
 }
 
 // steps are what the first process may fail at, by STEP_ of the C code.
-var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "execute stage", "set the clocks", "make a network namespace"}
+var steps = []string{"", "end with its parent", "keep capabilities", "fork", "leave the directory", "execute init", "choose process ids", "execute stage", "set the clocks", "make a network namespace"}
 
 // startContainer makes the namespaces and in them the first process, and the stage that becomes CMD. All of it ends with the
 // thread that called.
@@ -235,6 +250,15 @@ func startContainer(config *stageConfig, command []string, known func(*firstProc
 	c := config.Container
 	first := C.struct_first{flags: C.uint64_t(c.flags()), path: path, argv: C.behind_first(vector), told: C.int(theirs), init: -1}
 	f := &firstProcess{reports: -1}
+	if config.Restart != nil {
+		far, err := farNumber()
+		if err != nil {
+			return nil, err
+		}
+		for i := range min(len(far), len(first.last)-1) {
+			first.last[i] = C.char(far[i])
+		}
+	}
 	if config.Restart != nil && config.Restart.Detach {
 		first.session = 1
 	}

@@ -23,8 +23,10 @@ type restartConfig struct {
 	Detach bool   `json:",omitzero"`
 	Calls  bool   `json:",omitzero"` // CMD is to be under the filter
 	PIDs   pidsChoice
-	PID    int  // of the process when it was saved
-	InJob  bool `json:",omitzero"` // CMD may lead a group of a job that somebody watches over
+	PID    int // of the process when it was saved
+	// LastPID is the highest of those of the tree.
+	LastPID int
+	InJob   bool `json:",omitzero"` // CMD may lead a group of a job that somebody watches over
 
 	// The matter of the front alone.
 	policy resource.Policy

@@ -52,6 +52,7 @@ func (r *restart) open(engine *core.Engine) (err error) {
 	// Inside of a `crshim run` the calls work already.
 	_, caught := filtersOf(procfs.PID(os.Getpid()))
 	r.opened.Policy, r.opened.KeepPIDs = r.config.policy, r.config.PIDs == pidsKeep
+	r.config.LastPID = int(r.opened.LastPID)
 	r.config.PID, r.config.Calls = int(r.opened.PID), r.opened.CallsCaught && !caught
 	return nil
 }
@@ -178,8 +179,8 @@ func startBlank(config *stageConfig) (pid, pidfd int, err error) {
 	return pid, pidfd, err
 }
 
-// becomeBlank is the end of the stage __exec in a restart.
-func becomeBlank(config *stageConfig) error {
+// becomeBlank is the end of the stage __exec in a restart. In a container lastPID is the file of that.
+func becomeBlank(config *stageConfig, lastPID *os.File) error {
 	if config.filtered() {
 		if err := enterFilter(config.Hand); err != nil {
 			return err
@@ -202,6 +203,9 @@ func becomeBlank(config *stageConfig) error {
 	}
 	if _, _, err := config.Restart.Hold.receive(); err != nil {
 		os.Exit(statusSelf) // the front has failed, and says why if it can
+	}
+	if err := countFrom(lastPID, config.Restart.LastPID); err != nil {
+		return err
 	}
 	return fmt.Errorf("execute blank program: %w", syscall.Exec(path, argv, nil))
 }

@@ -17,13 +17,21 @@ import (
 
 // becomeCommand is the stage that turns into CMD. It runs on the locked main thread.
 func becomeCommand(config *stageConfig, command []string) error {
+	var lastPID *os.File
 	if config.Container != nil {
-		if err := config.Container.enter(); err != nil {
+		var err error
+		if config.Restart != nil {
+			lastPID, err = openLastPID()
+		}
+		if err == nil {
+			err = config.Container.enter()
+		}
+		if err != nil {
 			return err
 		}
 	}
 	if config.Restart != nil {
-		return becomeBlank(config)
+		return becomeBlank(config, lastPID)
 	}
 	if config.Container != nil && config.Container.User == userKeep {
 		if err := dropCapabilities(); err != nil {
