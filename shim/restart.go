@@ -178,7 +178,7 @@ func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, 
 		r.opened.OnTerminal, config.InJob = r.terminal.give, inJob()
 	}
 	status, err := launch(&stageConfig{Start: start, Log: log, Restart: config, Container: container}, nil, r)
-	return status, errors.Join(err, r.terminal.retake(), r.pidfile.discard())
+	return status, errors.Join(err, r.terminal.retake(), r.terminal.share(status), r.pidfile.discard())
 }
 
 // openImage opens the image that a command line names. The process is to read from it by itself, and must not be told to come again

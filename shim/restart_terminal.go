@@ -21,6 +21,7 @@ type terminal struct {
 
 	mu       sync.Mutex
 	holds    bool         // CMD has it
+	had      bool         // it had when that was to be taken back last
 	group    int          // of CMD, in the foreground when CMD has it
 	before   unix.Termios // as the terminal was before CMD had it
 	settings unix.Termios // of CMD, while that does not have it
@@ -84,7 +85,7 @@ func (t *terminal) retake() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.holds {
+	if t.had = t.holds; !t.holds {
 		return nil
 	}
 	group, err := t.foreground()
@@ -102,6 +103,18 @@ func (t *terminal) retake() error {
 		return unlessGone(err)
 	}
 	return t.handTo(t.own, &t.before, false)
+}
+
+// share has a key of the terminal that has ended CMD reach all of our job, as it would have if CMD were in our process group: a
+// script around us ends then, too.
+func (t *terminal) share(status unix.WaitStatus) error {
+	if t == nil || !t.had || t.group == t.own || !status.Signaled() || status.Signal() != unix.SIGINT && status.Signal() != unix.SIGQUIT {
+		return nil
+	}
+	if err := unix.Kill(0, status.Signal()); err != nil { // our handler takes it
+		return fmt.Errorf("pass %s on: %w", unix.SignalName(status.Signal()), err)
+	}
+	return nil
 }
 
 // resume gives the terminal to CMD again, if this job is in the foreground.

@@ -256,3 +256,21 @@ func TestTerminalTmux(t *testing.T) {
 	client.expect(`\[exited\]`)
 	client.ends("exit status 0")
 }
+
+// TestTerminalInterrupt: a key that ends the program ends the script that has
+// restarted it, though the program is in a process group of its own.
+func TestTerminalInterrupt(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		e := newEnv(t, u)
+		first := e.openTerminal("cat")
+		first.send("one\n")
+		first.expect(`one\r\none\r\n`)
+		image := first.leaves(first.pid())
+		second := e.openTerminal("sh", "-c", e.crshim+" restart "+image+"; echo 'not''reached'")
+		second.until("cat has the terminal", func() bool { return second.foreground("cat") })
+		second.send("two\n")
+		second.expect(`two\r\ntwo\r\n`)
+		second.send(ctrlC)
+		second.ends("signal: interrupt")
+	})
+}
