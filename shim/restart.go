@@ -175,6 +175,7 @@ func restartImage(stdout io.Writer, log logConfig, config *restartConfig, name, 
 		}
 	}
 	if r.terminal != nil {
+		r.terminal.late = config.policy.Stopped
 		r.opened.OnTerminal, config.InJob = r.terminal.give, inJob()
 	}
 	status, err := launch(&stageConfig{Start: start, Log: log, Restart: config, Container: container}, nil, r)

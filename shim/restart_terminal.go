@@ -17,7 +17,8 @@ import (
 // terminal back when CMD stops or ends, and gives it again when both are continued in the foreground.
 type terminal struct {
 	file *os.File
-	own  int // our process group
+	own  int  // our process group
+	late bool // CMD is to have it when it is continued
 
 	mu       sync.Mutex
 	holds    bool         // CMD has it
@@ -65,6 +66,9 @@ func (t *terminal) give(f core.Foreground) error {
 	t.group, t.settings = int(f.Group), t.before
 	if s := f.Settings; s.Known {
 		t.settings.Iflag, t.settings.Oflag, t.settings.Lflag, t.settings.Cc = s.InputMode, s.OutputMode, s.Local, s.Chars
+	}
+	if t.late {
+		return nil
 	}
 	return t.handTo(t.group, &t.settings, true)
 }

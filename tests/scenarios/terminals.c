@@ -200,6 +200,6 @@ static void own_setup(void)
 }
 
 SCENARIOS(
-	{ .name = "session", .flags = EXTERNAL, .setup = session_setup, .verify = session_verify },
+	{ .name = "terminals", .flags = EXTERNAL, .setup = session_setup, .verify = session_verify },
 	{ .name = "own", .flags = EXTERNAL | REFUSED, .setup = own_setup, .refused = EBADF },
 )
