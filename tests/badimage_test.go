@@ -125,10 +125,15 @@ func (b *badSetup) try(l libc, from string) {
 	victim := program(b.TB.(*testing.T), l, "callers", "victim")
 	j := b.start(streams{}, b.crshim, "run", victim, "victim", from, b.dir, strconv.Itoa(len(b.spoilt)))
 	b.announced(j, "ready", 1)
-	before := supervisorFDs(b.TB, j)
+	// The caller has its errno a moment before the supervisor has tidied up: of the
+	// first try now, of the last one below.
+	var before []string
+	b.until("the supervisor is done with the first image", func() bool {
+		before = supervisorFDs(b.TB, j)
+		return !slices.ContainsFunc(before, func(fd string) bool { return strings.Contains(fd, "/bad.") })
+	})
 	b.write(b.nth("go", 1), "")
 	b.announced(j, "ready", 2)
-	// The caller has its errno a moment before the supervisor has tidied up.
 	var after []string
 	for range 500 {
 		if after = supervisorFDs(b.TB, j); slices.Equal(before, after) {
