@@ -32,6 +32,9 @@ func TestContainerIPC(t *testing.T) {
 					return e.count() > n+3
 				})
 			}
+			// Messages that were only looked at are where they were.
+			e.verb("checkpoint", "one", "-o", "last").ends("exit status 0")
+			e.goesOn()
 			e.write(e.path("stop"), "")
 			j.ends("exit status 7")
 			if text := j.output(); text != "" {
