@@ -16,7 +16,8 @@ import (
 var sibling = Part{
 	Name:    "threads",
 	Support: Full,
-	Note: "Any number, each with its name, timer slack, parent-death signal and no_new_privs, working directory and umask where it has its own. They keep their ids where " +
+	Note: "Any number, each with its name, timer slack, parent-death signal and no_new_privs, and with working directory and umask " +
+		"where it has its own. They keep their ids where " +
 		"the process keeps its pid. With new ones, the C library's own note of the id is put right (glibc, musl); an id that " +
 		"the program or a locked mutex holds is not.",
 	Records: []image.Spec{
