@@ -27,10 +27,7 @@ func (c *containerConfig) mountAll() error {
 	}
 	defer unix.Close(r.fd)
 	if err := r.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		if errors.Is(err, unix.EPERM) && c.User != userNone {
-			return &fault.Error{Code: fault.ContainerProc, Object: r.path + "/proc", Err: err}
-		}
-		return err
+		return c.procFault(r.path+"/proc", err)
 	}
 	if c.Rootfs != "" {
 		if err := r.mountDevices(); err != nil {
@@ -46,6 +43,14 @@ func (c *containerConfig) mountAll() error {
 		return nil
 	}
 	return r.enter()
+}
+
+// procFault explains that /proc cannot be mounted.
+func (c *containerConfig) procFault(place string, err error) error {
+	if errors.Is(err, unix.EPERM) && c.User != userNone {
+		return &fault.Error{Code: fault.ContainerProc, Object: place, Err: err}
+	}
+	return err
 }
 
 // openRoot opens / or a directory, which becomes a mount: pivot_root(2) takes nothing less.

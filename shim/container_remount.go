@@ -114,6 +114,9 @@ func (m *remount) mount(i int) error {
 	case replaced || o.Kind == core.MountRoot:
 	case o.Kind == core.MountNew:
 		err = m.root.mount(o.Source, o.Place, o.FSType, flagsOf(o.Attr&^unix.MOUNT_ATTR_RDONLY), o.Options)
+		if err != nil && o.FSType == "proc" {
+			err = m.config.procFault(m.root.path+o.Place, err)
+		}
 	case o.Kind == core.MountHost:
 		err = m.bindFrom(m.source[i], o)
 	case o.Kind == core.MountInside:
