@@ -206,11 +206,11 @@ func TestContainerFrozen(t *testing.T) {
 		if err != nil {
 			t.Fatalf("restart --detach says %q", detached.output())
 		}
-		ps := e.verb("ps")
-		ps.ends("exit status 0")
-		if !regexp.MustCompile(`(?m)^one .* (frozen|stopped)`).MatchString(ps.output()) {
-			t.Errorf("listed as %s", ps.output())
-		}
+		e.until("it is listed as such", func() bool { // the signal that stops it may still be on its way
+			ps := e.verb("ps")
+			ps.ends("exit status 0")
+			return regexp.MustCompile(`(?m)^one .* (frozen|stopped)`).MatchString(ps.output())
+		})
 		e.verb("checkpoint", "one", "-o", "img2").ends("exit status 0")
 		if now := e.count(); now != n {
 			t.Errorf("it has counted to %d from %d", now, n)
