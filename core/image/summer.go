@@ -141,7 +141,7 @@ func (s *summer) take(p portion) error {
 		return fmt.Errorf("sum %d bytes of pages: %w", p.n, err)
 	}
 	if w.left != 0 {
-		return fmt.Errorf("sum %d bytes of pages: %d are missing", p.n, w.left)
+		return fmt.Errorf("sum %d bytes of pages: %d are missing: %w", p.n, w.left, ErrTruncated)
 	}
 	return nil
 }
