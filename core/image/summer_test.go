@@ -48,6 +48,9 @@ func (s *slow) Digest(n int64, h io.Writer) error {
 	return nil
 }
 
+// manyPages is how many pages are not hashed at once.
+const manyPages = atOnce/PageSize + 1
+
 // The checksum is that of the stream although it is computed later.
 func TestDigestsRunBehindInOrder(t *testing.T) {
 	var out bytes.Buffer
@@ -60,8 +63,8 @@ func TestDigestsRunBehindInOrder(t *testing.T) {
 	}
 	const n = queueLen / 3 // fewer than fill the queue, or nobody would open the gate
 	for i := range n {
-		m := &slow{memory: memory{w: &out, data: page(1, byte(i))}, gate: gate, running: &running, order: &order, id: byte(i)}
-		if err := errors.Join(w.Put(0, &VMA{}), w.Pages(addresses(0, 1), m), w.EndPages()); err != nil {
+		m := &slow{memory: memory{w: &out, data: page(manyPages, byte(i))}, gate: gate, running: &running, order: &order, id: byte(i)}
+		if err := errors.Join(w.Put(0, &VMA{}), w.Pages(addresses(0, manyPages), m), w.EndPages()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,12 +89,13 @@ func TestQueueIsBounded(t *testing.T) {
 	var running atomic.Int32
 	var order []byte
 	gate := make(chan struct{})
+	data := page(manyPages, 0)
 	s := newSummer()
 	done := make(chan error)
 	go func() {
 		for i := range 3 * queueLen {
-			m := &slow{memory: memory{data: []byte{byte(i)}}, gate: gate, running: &running, order: &order, id: byte(i)}
-			if err := s.fetch(1, m.Digest); err != nil {
+			m := &slow{memory: memory{data: data}, gate: gate, running: &running, order: &order, id: byte(i)}
+			if err := s.fetch(int64(len(data)), m.Digest); err != nil {
 				done <- err
 				return
 			}
@@ -123,12 +127,12 @@ func TestDigestErrorsStick(t *testing.T) {
 		gate := make(chan struct{})
 		close(gate)
 		w := NewWriter(&out, table)
-		m := &slow{memory: memory{w: &out, data: page(1, 0)}, gate: gate, running: &running, order: &order}
+		m := &slow{memory: memory{w: &out, data: page(manyPages, 0)}, gate: gate, running: &running, order: &order}
 		spoil(m)
 		if err := errors.Join(putHead(w, 1), w.Put(0, &Task{}), w.Put(1, &MM{}), w.Put(0, &VMA{})); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Pages(addresses(0, 1), m); err != nil {
+		if err := w.Pages(addresses(0, manyPages), m); err != nil {
 			t.Fatal(err)
 		}
 		err := w.Drain()
