@@ -249,8 +249,14 @@ func TestTerminalTmux(t *testing.T) {
 	}
 	client := e.openTerminal("env", "TERM=xterm", tmux, "-S", socket, "attach")
 	client.expect(`0111`)
-	client.send("2\x1b:wq\r")
+	// One thing after the other: an escape that something follows at once is a key of its own to tmux and vim.
+	client.send("2")
+	shows(":0", `^01112`)
+	client.send("\x1b")
+	e.until("vim is in command mode", func() bool { return !strings.Contains(call("capture-pane", "-p", "-t", ":0"), "INSERT") })
+	client.send(":wq\r")
 	e.until("vim has written", func() bool { return exists(e.path("text")) && e.read(e.path("text")) == "01112\n" })
+	shows(":1", `root:`)
 	client.expect(`root:`) // the other window takes its place
 	client.send("q")
 	client.expect(`\[exited\]`)
