@@ -1,0 +1,122 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/fault"
+	"github.com/crshim/crshim/tracer"
+)
+
+// arrange brings about sessions and process groups, and lets those end that had
+// ended, once all processes are there.
+func (r *restart) arrange() error {
+	if err := r.leadGroup(); err != nil {
+		return err
+	}
+	if len(r.forest.living) == 1 && len(r.forest.ended) == 0 {
+		return nil
+	}
+	for _, p := range r.plants[1:] {
+		if p.VSession == p.VPID {
+			if err := p.lead(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.group(); err != nil {
+		return err
+	}
+	if err := r.foreground(); err != nil {
+		return err
+	}
+	return r.end()
+}
+
+// group brings about the process groups. That of the first process is whatever
+// it is, and so is everybody's who was in it.
+func (r *restart) group() error {
+	now := r.groups
+	own, err := r.plants[0].remote.Syscall(unix.SYS_GETPGID, 0)
+	if err != nil {
+		return err
+	}
+	now[r.plants[0].VPgrp] = own
+	for _, p := range r.plants[1:] {
+		if p.VPgrp != p.VPID || p.leads {
+			continue // who leads a session leads a group
+		}
+		if err := p.join(0); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.plants[1:] {
+		if p.VPgrp == p.VPID {
+			now[p.VPgrp] = uint64(p.builder.VPID)
+		}
+	}
+	for _, p := range r.plants[1:] {
+		if p.VPgrp == p.VPID || p.VPgrp == r.plants[0].VPgrp && p.kept && !p.leads {
+			continue
+		}
+		group, known := now[p.VPgrp]
+		if known && group == 0 {
+			continue // one of outside has no number here: it has it from the first process, and 0 would ask for one of its own
+		}
+		if known {
+			if err := p.join(group); err != nil {
+				return err
+			}
+			continue
+		}
+		if now[p.VPgrp], err = r.found(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *plant) join(group uint64) error {
+	if p.caller != nil {
+		now, err := p.remote.Syscall(unix.SYS_GETPGID, 0)
+		if err != nil {
+			return err
+		}
+		if now == group || group == 0 && now == uint64(p.builder.VPID) {
+			return nil
+		}
+		if err := p.remote.Undo(unix.SYS_SETPGID, 0, now); err != nil {
+			return err
+		}
+	}
+	if _, err := p.remote.Syscall(unix.SYS_SETPGID, 0, group); err != nil {
+		return &fault.Error{Code: fault.GroupFailed, Object: p.view.Name(), Detail: fmt.Sprintf("group %d", p.VPgrp), Err: err}
+	}
+	return nil
+}
+
+// found makes a group whose leader is no more, by one who ends again when the
+// process has joined him.
+func (r *restart) found(p *plant) (group uint64, err error) {
+	leader, err := r.fork(p, p.VPgrp, 0, 0)
+	if err != nil {
+		return 0, err
+	}
+	err = leader.Inject(tracer.InjectOptions{}, func(rem *tracer.Remote) error {
+		if group, err = rem.Syscall(unix.SYS_GETPID); err != nil {
+			return err
+		}
+		_, err := rem.Syscall(unix.SYS_SETPGID, 0, 0)
+		return err
+	})
+	if err == nil {
+		err = p.join(group)
+	}
+	if err = errors.Join(err, leader.Kill()); err != nil {
+		return 0, err
+	}
+	_, err = p.remote.Syscall(unix.SYS_WAIT4, group, 0, unix.WALL, 0)
+	return group, err
+}
