@@ -21,6 +21,7 @@ func (r *restart) leadGroup() error {
 	if r.onTerminal == nil || !root.builder.LedGroup || root.builder.Outside() == nil {
 		return nil
 	}
+	r.regrouped = true
 	return root.join(0)
 }
 

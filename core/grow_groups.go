@@ -58,7 +58,7 @@ func (r *restart) group() error {
 		}
 	}
 	for _, p := range r.plants[1:] {
-		if p.VPgrp == p.VPID || p.VPgrp == r.plants[0].VPgrp && p.kept && !p.leads {
+		if p.VPgrp == p.VPID || p.VPgrp == r.plants[0].VPgrp && p.kept && !p.leads && !r.regrouped {
 			continue
 		}
 		group, known := now[p.VPgrp]

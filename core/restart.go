@@ -159,10 +159,11 @@ type restart struct {
 	forest      *forest
 	within      *Container // nil if the processes are none
 
-	tracee *tracer.Tracee
-	taskIn tracer.FD
-	plants []*plant         // the processes as they grow, the caller first
-	groups map[int32]uint64 // process groups by what they were, in the numbers of the first process
+	tracee    *tracer.Tracee
+	taskIn    tracer.FD
+	plants    []*plant         // the processes as they grow, the caller first
+	groups    map[int32]uint64 // process groups by what they were, in the numbers of the first process
+	regrouped bool             // the first process has left the group that the others were made in
 
 	born     map[int]*born            // before the image comes to them, by their places
 	leaders  map[int32]*tracer.Tracee // of sessions, who are to end as the image has it

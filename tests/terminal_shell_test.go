@@ -280,3 +280,20 @@ func TestTerminalInterrupt(t *testing.T) {
 		second.ends("signal: interrupt")
 	})
 }
+
+// TestTerminalGroup: who was in the process group of the first process has the
+// terminal with it.
+func TestTerminalGroup(t *testing.T) {
+	e := newEnv(t, users()[0])
+	first := e.openTerminal("sh", "-c", "cat; echo 'ca''t' has ended")
+	first.send("one\n")
+	first.expect(`one\r\none\r\n`)
+	image := first.leaves(first.pid())
+	second := e.openTerminal("sh", "-c", e.crshim+" restart "+image+"; echo the rest")
+	second.until("the shell has the terminal", func() bool { return second.foreground("sh") })
+	second.send("two\n")
+	second.expect(`two\r\ntwo\r\n`)
+	second.send("\x04")
+	second.expect(`cat has ended\r\nthe rest`)
+	second.ends("exit status 0")
+}
