@@ -92,7 +92,7 @@ func taken(s scenario, n, i, k, m int) bool {
 	case s.is(scenarioRefused):
 		return call == (m == 0) // what is refused is refused by the same code
 	case i > 0:
-		return (n+5*k+7*m+i)%24 == 0
+		return (n+5*k+7*m+i)%48 == 0
 	case m > 0:
 		return (n+k)%4 == 0
 	case ways[k].flag == scenarioSelf:

@@ -58,17 +58,23 @@ static void settle(int fd, int want)
 	}
 }
 
-/* reads expects just this from one read. */
+/* reads expects just this, which the kernel may bring in pieces: the end of a line comes after it. */
 static void reads(int fd, const char *text, size_t len)
 {
 	char buf[8192];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	ssize_t n;
+	size_t have = 0;
 
-	check_eq(poll(&p, 1, 5000), 1);
-	n = read(fd, buf, sizeof(buf));
-	if (n != (ssize_t)len || memcmp(buf, text, len))
-		fail("read %zd bytes <%.*s>, not %zu <%s>", n, (int)n, buf, len, text);
+	do {
+		ssize_t n;
+
+		check_eq(poll(&p, 1, 5000), 1);
+		n = read(fd, buf + have, sizeof(buf) - have);
+		if (n > 0)
+			have += n;
+		if (n < 0 || !n != !len || have > len || memcmp(buf, text, have))
+			fail("read %zd, in all %zu bytes <%.*s>, not %zu <%s>", n, have, (int)have, buf, len, text);
+	} while (have < len);
 }
 
 #define READS(fd, text) reads(fd, text, strlen(text))
