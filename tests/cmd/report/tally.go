@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,8 +25,9 @@ var namedSkip = regexp.MustCompile(`needs: \S`)
 
 // result is what is known of one test of one package.
 type result struct {
-	action string // "" while it runs, else pass, fail or skip
-	output []string
+	action  string // "" while it runs, else pass, fail or skip
+	elapsed float64
+	output  []string
 }
 
 // tally counts the results of one run and prints them package by package.
@@ -86,7 +88,7 @@ func (t *tally) add(e event) {
 	case "output":
 		res.output = append(res.output, e.Output)
 	case "pass", "fail", "skip":
-		res.action = e.Action
+		res.action, res.elapsed = e.Action, e.Elapsed
 		if e.Test == "" {
 			t.closePackage(e, tests)
 			delete(t.packages, e.Package)
@@ -139,6 +141,23 @@ func (t *tally) closePackage(e event, tests map[string]*result) {
 			word = "FAIL"
 		}
 		fmt.Fprintf(t.w, "%s %-50s %4d passed %3d failed %3d skipped %7.1fs\n", word, e.Package, passed, failed, skipped, e.Elapsed)
+	}
+	if e.Elapsed >= long {
+		t.slowest(tests, names)
+	}
+}
+
+const (
+	long  = 120 // seconds that a package takes to have its slowest tests named
+	named = 12  // that many
+)
+
+// slowest names the tests at the top that took longest, for who looks for time.
+func (t *tally) slowest(tests map[string]*result, names []string) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "" || strings.Count(name, "/") > 2 })
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(tests[b].elapsed, tests[a].elapsed) })
+	for _, name := range names[:min(named, len(names))] {
+		fmt.Fprintf(t.w, "slow %6.1fs %s\n", tests[name].elapsed, name)
 	}
 }
 

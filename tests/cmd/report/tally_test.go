@@ -72,6 +72,13 @@ func TestTally(t *testing.T) {
 			},
 			last: "0 passed, 1 failed", contains: "without saying what it needs",
 		},
+		{
+			name: "a package that takes long says what takes its time", goTestOK: true,
+			events: []string{
+				`{"Action":"pass",` + p + `,"Test":"A","Elapsed":1}`, `{"Action":"pass",` + p + `,"Test":"B","Elapsed":150.25}`, `{"Action":"pass",` + p + `,"Elapsed":151}`,
+			},
+			last: "2 passed, 0 failed", contains: "slow  150.2s B\nslow    1.0s A\n",
+		},
 		{name: "a go test that fails before any package is a failure", last: "0 passed, 1 failed"},
 		{name: "a package that never ends is a failure", goTestOK: true, events: []string{`{"Action":"start",` + p + `}`}, last: "0 passed, 1 failed"},
 		{name: "words that are no events are passed on", events: []string{"go: cannot find main module"}, last: "0 passed, 1 failed", contains: "cannot find main module"},
