@@ -162,6 +162,12 @@ func waitStopped(e *tracer.Tracee, nudge func() error) error {
 			return fmt.Errorf("wait for task %d to stop: %w", e.TID(), err)
 		case stop.Gone():
 			return fmt.Errorf("stop task %d: %w", e.TID(), tracer.ErrGone)
+		case stop.Kind == tracer.ExecStop:
+			// It stands in the middle of execve, and has forgotten the interrupt.
+			if err := errors.Join(e.Interrupt(), e.Cont(0)); err != nil {
+				return fmt.Errorf("stop task %d: %w", e.TID(), err)
+			}
+			wait = time.Millisecond / 2
 		default:
 			return nil
 		}
