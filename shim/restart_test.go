@@ -329,9 +329,14 @@ func TestRestartTerminal(t *testing.T) {
 	c.expect("CR2012 cannot read -: it is a terminal")
 	c.expect("prompt> ")
 
-	// A substituted command ends with the restart, whatever the program does.
-	c.say(`pid=$("$CRSHIM" restart -d img 2>&1); kill -9 $pid && echo killed it`)
-	c.expect("killed it\r")
+	// A substituted command ends with the restart, whatever the program does. That is in the shell's process group, and would
+	// read what is typed until it is dead.
+	c.say(`gone() { while grep -qs 'State:.[RSD]' /proc/$1/status; do :; done; }`)
+	c.expect("prompt> ")
+	c.say(`pid=$("$CRSHIM" restart -d img 2>&1); kill -9 $pid && gone $pid`)
+	c.expect("prompt> ")
+	c.say("echo status=$?")
+	c.expect("status=0\r")
 	c.expect("prompt> ")
 	c.say("exit 3")
 	if status := c.end(); status.ExitStatus() != 3 {
