@@ -175,10 +175,7 @@ func (r *restart) forkBy(parent *tracer.Remote, name string, number int32, signa
 	if err != nil {
 		return nil, err
 	}
-	if err := child.GiveBack(false); err != nil {
-		return nil, errors.Join(err, child.Tracee().Kill())
-	}
-	return child.Tracee(), nil
+	return child.Settle()
 }
 
 // forkBorrowed is forkBy of one that is going to be worked on.

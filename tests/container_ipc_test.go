@@ -20,17 +20,7 @@ func TestContainerIPC(t *testing.T) {
 			j := e.inContainer(streams{}, append(append([]string{"--name", "one"}, options...), program(t, glibc, "callers", "ipcs"))...)
 			for i := range 3 {
 				e.goesOn()
-				img := e.nth("img", i)
-				e.verb("checkpoint", "--kill", "one", "-o", img).ends("exit status 0")
-				j.ends("signal: killed")
-				n := e.count()
-				j = e.verb("restart", "--name", "one", img)
-				e.until("it goes on", func() bool {
-					if j.ended() {
-						t.Fatal(j.output())
-					}
-					return e.count() > n+3
-				})
+				j = e.containerAgain(j, e.nth("img", i))
 			}
 			// Messages that were only looked at are where they were.
 			e.verb("checkpoint", "one", "-o", "last").ends("exit status 0")

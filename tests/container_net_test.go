@@ -40,17 +40,7 @@ func TestContainerNet(t *testing.T) {
 				return e.count() > 0
 			})
 			e.goesOn()
-			img := e.nth("img", i)
-			e.verb("checkpoint", "--kill", "one", "-o", img).ends("exit status 0")
-			j.ends("signal: killed")
-			n := e.count()
-			j = e.verb("restart", "--name", "one", img)
-			e.until("it goes on", func() bool {
-				if j.ended() {
-					t.Fatal(j.output())
-				}
-				return e.count() > n+3
-			})
+			j = e.containerAgain(j, e.nth("img", i))
 		}
 		e.write(e.path("stop"), "")
 		j.ends("exit status 7")

@@ -226,6 +226,23 @@ func TestContainerFrozen(t *testing.T) {
 	})
 }
 
+// containerAgain saves the container "one", of which j is the front, makes it
+// again of the image, and waits until it counts on.
+func (e *env) containerAgain(j *job, img string) *job {
+	e.Helper()
+	e.verb("checkpoint", "--kill", "one", "-o", img).ends("exit status 0")
+	j.ends("signal: killed")
+	n := e.count()
+	j = e.verb("restart", "--name", "one", img)
+	e.until("it goes on", func() bool {
+		if j.ended() {
+			e.Fatal(j.output())
+		}
+		return e.count() > n+3
+	})
+	return j
+}
+
 // TestContainerClocks restarts a container with a time namespace: in it the time
 // since boot goes on from where it was saved, as the offset shows.
 func TestContainerClocks(t *testing.T) {

@@ -52,10 +52,16 @@ func (r *Remote) Fork(tid TID, signal unix.Signal, flags uint64) (*Tracee, error
 	if err != nil {
 		return nil, err
 	}
-	if err := child.GiveBack(false); err != nil {
-		return nil, errors.Join(err, child.e.Kill())
+	return child.Settle()
+}
+
+// Settle is GiveBack for a child that has just been forked, which is ended if
+// that fails.
+func (r *Remote) Settle() (*Tracee, error) {
+	if err := r.GiveBack(false); err != nil {
+		return nil, errors.Join(err, r.e.Kill())
 	}
-	return child.e, nil
+	return r.e, nil
 }
 
 // ForkBorrowed is Fork of a child that is borrowed already, with options like
