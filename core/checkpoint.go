@@ -163,7 +163,17 @@ func (c *checkpoint) freeze() (err error) {
 	default:
 		c.frozen, err = task.FreezeTree(c.tracer, &c.engine.claims, c.req.Target, c.caught, c.process)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for _, m := range c.frozen.Members {
+		for _, e := range m.Tasks {
+			if err := c.asleep[e.TID()].Shorten(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *checkpoint) thaw() error {

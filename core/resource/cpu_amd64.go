@@ -12,7 +12,8 @@ var cpu = Part{
 	Name:    "registers",
 	Support: Full,
 	Note: "General registers, the whole XSAVE state (x87, SSE, AVX, AVX-512, PKRU as the machine has them), fs and gs base. " +
-		"A call that was interrupted is made again; a sleep goes on for what was left of it.",
+		"A call that was interrupted is made again, also where the kernel would have it fail with EINTR (signal(7)); a sleep goes on for what was left of it. " +
+		"Times of sigtimedwait, semtimedop and epoll_pwait2, and those of sockets (SO_RCVTIMEO, SO_SNDTIMEO), begin anew, also in the process that goes on.",
 	Records: []image.Spec{
 		image.Row[sleepRecord](sleepKind, "SLEEP", image.InThread, "what is left of the call that the task sleeps in", image.Times(image.AtMostOncePerThread)),
 	},

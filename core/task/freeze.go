@@ -116,6 +116,9 @@ func awaitStops(claims *Claims, tasks []*tracer.Tracee) error {
 		if err := waitStopped(e, answer); err != nil {
 			return err
 		}
+		if err := unnoticed(e); err != nil {
+			return err
+		}
 	}
 	return nil
 }
