@@ -22,7 +22,7 @@ func (r *restart) end() error {
 		delete(r.leaders, z.VPID)
 		if child == nil {
 			var err error
-			if child, err = r.fork(parent, z.VPID, unix.Signal(z.ExitSignal), 0); err != nil {
+			if child, err = r.fork(parent, z.numbers(), unix.Signal(z.ExitSignal), r.forest.cloned(z)); err != nil {
 				return err
 			}
 		}
@@ -45,7 +45,7 @@ func (r *restart) endOne(child *tracer.Tracee, z *process) error {
 	var group uint64
 	for _, p := range r.plants {
 		if p.VPgrp == z.VPgrp && p.VPgrp == p.VPID {
-			group = uint64(p.builder.VPID)
+			group = r.groups[p.VPgrp].at(len(z.levels))
 		}
 	}
 	err := child.Inject(tracer.InjectOptions{}, func(rem *tracer.Remote) error {

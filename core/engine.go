@@ -37,7 +37,7 @@ type Engine struct {
 // Records returns the table of every record that an image may hold.
 var Records = func() *image.Table {
 	specs := append(append([]image.Spec{}, image.V13...), image.Common...)
-	specs = append(append(specs, containerRecords...), groupRecords...)
+	specs = append(append(append(specs, levelRecords...), containerRecords...), groupRecords...)
 	return image.MustTable(append(specs, resource.Records()...)...)
 }()
 

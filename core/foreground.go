@@ -18,7 +18,7 @@ type Foreground struct {
 // one, if it is to have the restarter's terminal: a shell takes itself for that.
 func (r *restart) leadGroup() error {
 	root := r.plants[0]
-	if r.onTerminal == nil || !root.builder.LedGroup || root.builder.Outside() == nil {
+	if r.regrouped || r.onTerminal == nil || !root.builder.LedGroup || root.builder.Outside() == nil {
 		return nil
 	}
 	r.regrouped = true
@@ -30,7 +30,7 @@ func (r *restart) leadGroup() error {
 // leader.
 func (r *restart) foreground() error {
 	for _, p := range r.plants[1:] {
-		if group := r.groups[p.builder.Foreground()]; p.leads && group != 0 {
+		if group := r.groups[p.builder.Foreground()].to(p); p.leads && group != 0 {
 			if err := p.builder.SetForeground(group); err != nil {
 				return err
 			}

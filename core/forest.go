@@ -24,11 +24,13 @@ type process struct {
 	image.Process
 	parent int   // place among the living, -1 for the root
 	named  int32 // by TREE
+	levels []level
+	opens  int32 // the first process of the pid namespace that its children are to be in, 0 if that is its own
 }
 
 // describe finds what TREE lacks, if there is more than one process, and refuses
 // what cannot grow again.
-func (c *checkpoint) describe() error {
+func (c *checkpoint) describe() (err error) {
 	c.forest = &forest{}
 	if len(c.members) == 1 && len(c.frozen.Zombies) == 0 {
 		return nil
@@ -36,6 +38,9 @@ func (c *checkpoint) describe() error {
 	for _, m := range c.members {
 		p := c.processOf(m.view.Status, m.view.Stat, m.Parent)
 		p.Shares = c.tree.Shares(m.view)
+		if p.opens, err = c.opensFor(m.view); err != nil {
+			return err
+		}
 		c.forest.living = append(c.forest.living, p)
 	}
 	for _, z := range c.frozen.Zombies {
@@ -48,7 +53,7 @@ func (c *checkpoint) describe() error {
 	if err := c.forest.findStrays(); err != nil {
 		return &fault.Error{Code: fault.SessionEnded, Object: c.members[0].view.Name(), Err: err}
 	}
-	return nil
+	return c.checkLevels()
 }
 
 // placeOf is the place of a process among the members, -1 for the parent of the
@@ -66,19 +71,25 @@ func (c *checkpoint) writeForest(w *image.Writer) error {
 		if err := w.Put(0, &p.Process); err != nil {
 			return err
 		}
+		if err := p.writeLevels(w); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// processOf says what /proc tells of a process, in the numbers of its own pid
-// namespace.
+// level is the place of the first process's own numbers among those that we see.
+func (c *checkpoint) level() int { return len(c.members[0].view.Status.NStgid) - 1 }
+
+// processOf says what /proc tells of a process, in the numbers of the pid namespace
+// of the first one, and of those below it.
 func (c *checkpoint) processOf(status *procfs.Status, stat *procfs.Stat, parent *task.Member) process {
-	level := len(status.NStgid) - 1
-	p := process{parent: c.placeOf(parent)}
+	level := c.level()
+	p := process{parent: c.placeOf(parent), levels: levelsOf(status, level)}
 	p.VPID, p.VPgrp, p.VSession = int32(status.NStgid[level]), int32(status.NSpgid[level]), int32(status.NSsid[level])
 	p.ExitSignal = stat.ExitSignal
 	if p.parent >= 0 {
-		p.VPPID = int32(c.members[p.parent].view.VPID())
+		p.VPPID = int32(c.members[p.parent].view.Status.NStgid[level])
 	}
 	return p
 }
@@ -121,6 +132,9 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 			return nil, err
 		}
 		p := process{Process: *rec, parent: -1}
+		if err := p.readLevels(r); err != nil {
+			return nil, err
+		}
 		at, known := place[rec.VPPID]
 		if known {
 			p.parent = at
@@ -131,6 +145,8 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		case rec.VPID <= 0 || taken, known != (i > 0), rec.VPgrp < 0, rec.VSession < 0, rec.ExitSignal < 0 || rec.ExitSignal > 64,
 			rec.Shares&^image.SharesMask != 0, rec.Shares != 0 && (!known || rec.State == image.ProcessEnded):
 			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
+		case !f.nests(&p):
+			return nil, badForest("process %d in a pid namespace", rec.VPID)
 		case rec.State == image.ProcessEnded && endedBefore[rec.VPID]:
 			return nil, badForest("process %d ended twice", rec.VPID)
 		case rec.State == image.ProcessEnded:
@@ -151,7 +167,10 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 	if len(f.living) != len(pids) {
 		return nil, badForest("%d processes, and more of %d", len(pids), len(f.living))
 	}
-	return f, f.findStrays()
+	if err := f.findStrays(); err != nil {
+		return nil, err
+	}
+	return f, f.findOpened()
 }
 
 // saved returns what TREE said when the image was written.

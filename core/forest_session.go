@@ -16,7 +16,8 @@ type stray struct {
 	leader    int   // place among the living, -1 if it has ended
 	waits     bool  // it has ended, and was not waited for
 	signal    unix.Signal
-	shares    uint32 // that any of them has together with the parent
+	numbers   []int32 // of who led it, as process.numbers
+	shares    uint32  // that any of them has together with the parent
 }
 
 // inherits tells whether a process leads its session, or has it from its parent,
@@ -52,7 +53,11 @@ func (f *forest) findStrays() error {
 			f.strays = append(f.strays, s)
 		}
 		s := f.strays[at]
-		if s.number == 0 || s.parent != p.parent || s.signal != unix.Signal(p.ExitSignal) {
+		numbers := p.sessions()[:len(f.living[p.parent].levels)+1] // its leader is where the parent is
+		if s.numbers == nil {
+			s.numbers = numbers
+		}
+		if slices.Contains(numbers, 0) || !slices.Equal(numbers, s.numbers) || s.parent != p.parent || s.signal != unix.Signal(p.ExitSignal) {
 			return badForest("process %d in session %d", p.VPID, p.VSession)
 		}
 		s.processes = append(s.processes, i)
@@ -88,7 +93,7 @@ func (f *forest) findLeader(s *stray) error {
 }
 
 func (s *stray) check(leader *process) error {
-	if leader.parent != s.parent || leader.VSession != s.number || unix.Signal(leader.ExitSignal) != s.signal {
+	if leader.parent != s.parent || !slices.Equal(leader.numbers(), s.numbers) || leader.VSession != s.number || unix.Signal(leader.ExitSignal) != s.signal {
 		return badForest("process %d does not lead session %d", leader.VPID, s.number)
 	}
 	return nil

@@ -28,6 +28,7 @@ type plant struct {
 	builder *resource.Builder
 	leads   bool // it leads a session of its own already
 	kept    bool // in the process group of the first process since it was forked
+	moved   bool // it has left that for its own already
 
 	caller *arrival // it was there before, and waits in a call; nil for a child that is made
 	lost   bool     // such a one is no longer itself
@@ -42,7 +43,7 @@ func (r *restart) load(p *plant) (err error) {
 			return err
 		}
 	}
-	p.builder, err = resource.NewBuilder(p.view, procfs.PID(p.VPID), r.reader, r.in, taskIn, r.source, p.tracee, p.remote)
+	p.builder, err = resource.NewBuilder(p.view, p.number(), r.reader, r.in, taskIn, r.source, p.tracee, p.remote)
 	if err != nil {
 		return err
 	}
@@ -77,6 +78,9 @@ func (r *restart) grow() error {
 		return err
 	}
 	if r.team != nil {
+		if r.forest.nested() {
+			return &fault.Error{Code: fault.TaskPlace, Object: r.plants[0].view.Name(), Detail: "and some of its processes were in a pid namespace of their own"}
+		}
 		return r.growTeam()
 	}
 	if err := r.chooseNumbers(); err != nil {
@@ -89,12 +93,15 @@ func (r *restart) grow() error {
 				return err
 			}
 		}
+		if err := r.joinBefore(i + 1); err != nil {
+			return err
+		}
 		made, err := r.bear(i + 1)
 		if err != nil {
 			return err
 		}
 		p := &plant{process: proc, tracee: made.tracee, remote: made.remote, leads: made.leads}
-		p.kept = made.remote != nil && (proc.parent == 0 || parent.kept) && !parent.leads
+		p.kept = made.remote != nil && (proc.parent == 0 || parent.kept) && !parent.leads && !parent.moved
 		r.plants = append(r.plants, p)
 		if p.remote == nil {
 			if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
@@ -165,13 +172,13 @@ func together(shares uint32) (flags uint64) {
 	return flags
 }
 
-// fork has a staged process make a child, with flags of clone(2).
-func (r *restart) fork(parent *plant, number int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
-	return r.forkBy(parent.remote, parent.view.Name(), number, signal, flags)
+// fork has a staged process make a child of those numbers, with flags of clone(2).
+func (r *restart) fork(parent *plant, numbers []int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
+	return r.forkBy(parent.remote, parent.view.Name(), numbers, signal, flags)
 }
 
-func (r *restart) forkBy(parent *tracer.Remote, name string, number int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
-	child, err := r.forkBorrowed(parent, name, number, signal, flags)
+func (r *restart) forkBy(parent *tracer.Remote, name string, numbers []int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
+	child, err := r.forkBorrowed(parent, name, numbers, signal, flags)
 	if err != nil {
 		return nil, err
 	}
@@ -179,22 +186,20 @@ func (r *restart) forkBy(parent *tracer.Remote, name string, number int32, signa
 }
 
 // forkBorrowed is forkBy of one that is going to be worked on.
-func (r *restart) forkBorrowed(parent *tracer.Remote, name string, number int32, signal unix.Signal, flags uint64) (*tracer.Remote, error) {
-	var tid procfs.PID
-	if r.numbers {
-		tid = procfs.PID(number)
-	}
-	child, err := parent.ForkBorrowed(tid, signal, flags)
-	if errors.Is(err, unix.EEXIST) && !r.keepPIDs {
+func (r *restart) forkBorrowed(parent *tracer.Remote, name string, numbers []int32, signal unix.Signal, flags uint64) (*tracer.Remote, error) {
+	child, err := parent.ForkBorrowed(r.choice(numbers, r.numbers), signal, flags)
+	if errors.Is(err, unix.EEXIST) && !r.keepPIDs && r.numbers {
 		// Somebody was faster, or it is that of a process group or a session.
-		r.warn("process id %d is taken: the process gets another one", number)
-		child, err = parent.ForkBorrowed(0, signal, flags)
+		r.warn("process id %d is taken: the process gets another one", numbers[0])
+		child, err = parent.ForkBorrowed(r.choice(numbers, false), signal, flags)
 	}
 	switch {
 	case errors.Is(err, unix.EEXIST):
-		return nil, &fault.Error{Code: fault.PIDTaken, Object: fmt.Sprintf("pid %d", number), Err: err}
+		return nil, &fault.Error{Code: fault.PIDTaken, Object: fmt.Sprintf("pid %d", numbers[0]), Err: err}
 	case errors.Is(err, unix.EAGAIN):
 		return nil, &fault.Error{Code: fault.ThreadLimit, Object: name, Err: err}
+	case err != nil && flags&unix.CLONE_NEWPID != 0:
+		return nil, &fault.Error{Code: fault.NestedMake, Object: name, Detail: "pid", Err: err}
 	}
 	return child, err
 }
@@ -231,7 +236,7 @@ func (r *restart) chooseNumbers() error {
 			}
 		}
 	}
-	r.numbers = whyNot == ""
+	r.numbers, r.inner = whyNot == "", root.builder.MayChoosePIDs()
 	if r.numbers {
 		return nil
 	}

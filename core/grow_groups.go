@@ -32,7 +32,10 @@ func (r *restart) arrange() error {
 	if err := r.foreground(); err != nil {
 		return err
 	}
-	return r.end()
+	if err := r.end(); err != nil {
+		return err
+	}
+	return r.openForChildren()
 }
 
 // group brings about the process groups. That of the first process is whatever
@@ -43,7 +46,7 @@ func (r *restart) group() error {
 	if err != nil {
 		return err
 	}
-	now[r.plants[0].VPgrp] = own
+	now[r.plants[0].VPgrp] = names{own}
 	for _, p := range r.plants[1:] {
 		if p.VPgrp != p.VPID || p.leads {
 			continue // who leads a session leads a group
@@ -54,7 +57,9 @@ func (r *restart) group() error {
 	}
 	for _, p := range r.plants[1:] {
 		if p.VPgrp == p.VPID {
-			now[p.VPgrp] = uint64(p.builder.VPID)
+			if now[p.VPgrp], err = r.namesOf(p.tracee); err != nil {
+				return err
+			}
 		}
 	}
 	for _, p := range r.plants[1:] {
@@ -62,11 +67,12 @@ func (r *restart) group() error {
 			continue
 		}
 		group, known := now[p.VPgrp]
-		if known && group == 0 {
-			continue // one of outside has no number here: it has it from the first process, and 0 would ask for one of its own
+		number := group.to(p)
+		if known && number == 0 {
+			continue // one of outside has no number here: it has it from its parents, and 0 would ask for one of its own
 		}
 		if known {
-			if err := p.join(group); err != nil {
+			if err := p.join(number); err != nil {
 				return err
 			}
 			continue
@@ -99,24 +105,24 @@ func (p *plant) join(group uint64) error {
 
 // found makes a group whose leader is no more, by one who ends again when the
 // process has joined him.
-func (r *restart) found(p *plant) (group uint64, err error) {
-	leader, err := r.fork(p, p.VPgrp, 0, 0)
+func (r *restart) found(p *plant) (group names, err error) {
+	leader, err := r.fork(p, p.groups(), 0, 0)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	err = leader.Inject(tracer.InjectOptions{}, func(rem *tracer.Remote) error {
-		if group, err = rem.Syscall(unix.SYS_GETPID); err != nil {
+		if group, err = r.namesOf(leader); err != nil {
 			return err
 		}
 		_, err := rem.Syscall(unix.SYS_SETPGID, 0, 0)
 		return err
 	})
 	if err == nil {
-		err = p.join(group)
+		err = p.join(group.to(p))
 	}
 	if err = errors.Join(err, leader.Kill()); err != nil {
-		return 0, err
+		return nil, err
 	}
-	_, err = p.remote.Syscall(unix.SYS_WAIT4, group, 0, unix.WALL, 0)
+	_, err = p.remote.Syscall(unix.SYS_WAIT4, group.to(p), 0, unix.WALL, 0)
 	return group, err
 }

@@ -35,7 +35,7 @@ func (r *restart) bear(i int) (*born, error) {
 	}
 	p := &r.forest.living[i]
 	parent := r.plants[p.parent]
-	child, err := r.forkBorrowed(parent.remote, parent.view.Name(), p.VPID, unix.Signal(p.ExitSignal), together(p.Shares))
+	child, err := r.forkBorrowed(parent.remote, parent.view.Name(), p.numbers(), unix.Signal(p.ExitSignal), r.forest.cloned(p))
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (r *restart) bear(i int) (*born, error) {
 // bearAll makes the processes that come straight into such a session.
 func (r *restart) bearAll(s *stray) error {
 	parent := r.plants[s.parent]
-	leader, err := r.fork(parent, s.number, s.signal, together(s.shares))
+	leader, err := r.fork(parent, s.numbers, s.signal, together(s.shares))
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,9 @@ func (r *restart) bearAll(s *stray) error {
 		if err != nil {
 			return err
 		}
-		r.groups[s.number] = group
+		if r.groups[s.number], err = r.namesOf(leader); err != nil {
+			return err
+		}
 		// He is not their parent, who has to wait for them if the stage fails.
 		for range len(s.processes) + 1 {
 			if err := parent.remote.Undo(unix.SYS_WAIT4, -group, 0, unix.WALL, 0); err != nil {
@@ -67,17 +69,17 @@ func (r *restart) bearAll(s *stray) error {
 		}
 		for _, i := range s.processes {
 			p := &r.forest.living[i]
-			child, err := r.forkBy(rem, parent.view.Name(), p.VPID, 0, unix.CLONE_PARENT|together(p.Shares))
+			child, err := r.forkBy(rem, parent.view.Name(), p.numbers(), 0, unix.CLONE_PARENT|r.forest.cloned(p))
 			if err != nil {
 				return err
 			}
 			r.born[i] = &born{tracee: child}
-			number, err := r.numberOf(child)
+			number, err := r.namesOf(child)
 			if err != nil {
 				return err
 			}
 			// It may go into another group.
-			if err := parent.remote.Undo(unix.SYS_WAIT4, number, 0, unix.WALL, 0); err != nil {
+			if err := parent.remote.Undo(unix.SYS_WAIT4, number.to(parent), 0, unix.WALL, 0); err != nil {
 				return err
 			}
 		}
@@ -97,19 +99,10 @@ func (r *restart) bearAll(s *stray) error {
 	if err := leader.Kill(); err != nil {
 		return err
 	}
-	if _, err := parent.remote.Syscall(unix.SYS_WAIT4, r.groups[s.number], 0, unix.WALL, 0); err != nil {
+	if _, err := parent.remote.Syscall(unix.SYS_WAIT4, r.groups[s.number].to(parent), 0, unix.WALL, 0); err != nil {
 		return err
 	}
 	return parent.dropSignal(s.signal)
-}
-
-// numberOf is the number of a process in its own pid namespace.
-func (r *restart) numberOf(e *tracer.Tracee) (number uint64, err error) {
-	err = e.Inject(tracer.InjectOptions{}, func(rem *tracer.Remote) error {
-		number, err = rem.Syscall(unix.SYS_GETPID)
-		return err
-	})
-	return number, err
 }
 
 // endUnborn ends what was made and never became a process of the image.

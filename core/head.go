@@ -43,11 +43,12 @@ func (c *checkpoint) writeHead(w *image.Writer) error {
 		}
 	}
 	var pids []image.PIDs
+	level := c.level()
 	for _, m := range c.members {
-		vpid := int32(m.view.VPID())
+		vpid := int32(m.view.Status.NStgid[level])
 		entry := image.PIDs{VPID: vpid, VTGID: vpid, VPPID: int32(m.view.Stat.PPid)}
 		if parent := c.placeOf(m.Parent); parent >= 0 {
-			entry.VPPID = int32(c.members[parent].view.VPID())
+			entry.VPPID = int32(c.members[parent].view.Status.NStgid[level])
 		}
 		pids = append(pids, entry)
 	}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
 	"github.com/crshim/crshim/tracer/procfs"
@@ -32,32 +30,12 @@ func relatives(views []*resource.View, parent func(i int) int) []*relative {
 
 // checkRelations names what binds processes to others, or keeps them apart from
 // their parents, in a way that cannot be made again: they are forked in the
-// session and the namespaces of the first one.
+// session and the namespaces of their parents.
 func checkRelations(all []*relative) (list fault.List, err error) {
-	root := all[0].view
-	for _, kind := range []string{"pid", "time"} {
-		same, err := sameForChildren(kind, root.Proc)
-		if err != nil {
-			return nil, err
-		}
-		if !same {
-			list = append(list, &fault.Error{Code: fault.ChildNamespaces, Object: root.Name(), Detail: kind})
-		}
+	if list, err = checkNamespaces(all); err != nil {
+		return nil, err
 	}
 	for _, r := range all[1:] {
-		if len(r.view.Status.NStgid) != len(root.Status.NStgid) {
-			list = append(list, &fault.Error{Code: fault.NestedNamespace, Object: r.view.Name()})
-			continue
-		}
-		for _, kind := range []string{"mnt", "ipc", "uts", "net", "user", "cgroup", "time", "pid_for_children", "time_for_children"} {
-			same, err := sameNamespace(kind, root.Proc, r.view.Proc)
-			if err != nil {
-				return nil, err
-			}
-			if !same {
-				list = append(list, &fault.Error{Code: fault.OtherNamespaces, Object: r.view.Name(), Detail: kind})
-			}
-		}
 		if !r.inheritsSession() {
 			if why := r.stray(all); why != "" {
 				list = append(list, &fault.Error{Code: fault.SessionEnded, Object: r.view.Name(), Detail: why})
@@ -65,22 +43,6 @@ func checkRelations(all []*relative) (list fault.List, err error) {
 		}
 	}
 	return list, nil
-}
-
-// sameForChildren tells whether children of a process will be in its own namespace.
-func sameForChildren(kind string, p *procfs.Proc) (bool, error) {
-	own, err := p.NS(kind)
-	if errors.Is(err, unix.ENOENT) {
-		return true, nil // the kernel has none such
-	}
-	if err != nil {
-		return false, err
-	}
-	theirs, err := p.NS(kind + "_for_children")
-	if errors.Is(err, unix.ENOENT) {
-		return kind == "time", nil // a pid namespace whose first process is not there yet
-	}
-	return own == theirs, err
 }
 
 // inheritsSession tells whether a process leads its session or has it from its

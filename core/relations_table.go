@@ -40,7 +40,9 @@ var Relations = []Relation{
 			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD. The child of a vfork is waited for, " +
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
-		"All processes must be in those of the first one, with all their threads, and its children too. Containers are saved whole: docs/containers.md."},
+		"Pid namespaces within that of the first process, to any depth, are made again with all numbers in them, by the parents of their first " +
+			"processes (CAP_SYS_ADMIN), and so is that the children of a process are to be in one. In all others every process must be in those " +
+			"of the first one. Refused: who was put into a pid namespace from outside (nsenter). Containers are saved whole: docs/containers.md."},
 	{"network of a container", resource.Partial,
 		"veth pairs, dummy interfaces, addresses, routes, the usual settings. Refused: other interfaces, policy routing, permanent neighbours, netfilter rules. " +
 			"Queueing disciplines and other settings are not looked at."},

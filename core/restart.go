@@ -145,6 +145,7 @@ type restart struct {
 	ready      func(first, second PID) error
 	onTerminal func(Foreground) error
 	numbers    bool // the processes get those that they had
+	inner      bool // or at least those within pid namespaces that are made
 	lost       bool // the caller is no longer itself
 	blank      bool // the process was made for this restart and ends if it fails
 	watch      stopwatch
@@ -161,9 +162,9 @@ type restart struct {
 
 	tracee    *tracer.Tracee
 	taskIn    tracer.FD
-	plants    []*plant         // the processes as they grow, the caller first
-	groups    map[int32]uint64 // process groups by what they were, in the numbers of the first process
-	regrouped bool             // the first process has left the group that the others were made in
+	plants    []*plant        // the processes as they grow, the caller first
+	groups    map[int32]names // process groups by what they were
+	regrouped bool            // the first process has left the group that the others were made in
 
 	born     map[int]*born            // before the image comes to them, by their places
 	leaders  map[int32]*tracer.Tracee // of sessions, who are to end as the image has it
@@ -221,7 +222,7 @@ func (r *restart) run(t *tracer.Tracer) (done *Restarted, err error) {
 		return nil, errors.Join(err, r.giveUp(err))
 	}
 	r.plants = []*plant{{process: r.forest.living[0], tracee: r.tracee, view: view}}
-	r.born, r.leaders, r.groups = make(map[int]*born), make(map[int32]*tracer.Tracee), make(map[int32]uint64)
+	r.born, r.leaders, r.groups = make(map[int]*born), make(map[int32]*tracer.Tracee), make(map[int32]names)
 	defer r.closePlants()
 	defer func() { err = errors.Join(err, r.dismiss()) }()
 	if err := r.adopt(t); err != nil {

@@ -158,7 +158,6 @@ func TestContainerRefused(t *testing.T) {
 			"contents":  {"CR3119", "chattr", nil, "mount -t tmpfs none /mnt && >/mnt/file && chattr +d /mnt/file"},
 			"POSIX":     {"CR3126", "", nil, program(t, libcs[0], "callers", "queue") + " /left"},
 			"nested":    {"CR1020", "unshare", nil, "{ unshare --uts sleep 1000 & }; sleep 0.3"},
-			"pids":      {"CR1020", "unshare", nil, "{ unshare --pid --fork sleep 1000 & }; sleep 0.3"},
 			"interface": {"CR3114", "", []string{"--net", "loopback"}, "ip link add bridge0 type bridge"},
 			"rules":     {"CR3114", "", []string{"--net", "loopback"}, "ip rule add from 10.0.0.1 lookup 7"},
 			"nftables":  {"CR3114", "", []string{"--net", "none"}, program(t, libcs[0], "callers", "tables")},

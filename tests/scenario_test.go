@@ -319,6 +319,9 @@ var refusalCodes = map[string]string{
 	"thread-root":   "409",
 	"other-network": "020",
 
+	"nested-entered": "020",
+	"nested-left":    "028",
+
 	"terminal":         "257",
 	"terminal-session": "258",
 	"terminal-stopped": "257",

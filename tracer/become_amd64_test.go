@@ -292,15 +292,19 @@ func TestFork(t *testing.T) {
 		before, err := b.maps()
 		must(t, err)
 		must(t, b.Inject(InjectOptions{}, func(r *Remote) error {
-			_, err = r.Fork(TID(unix.Getpid()), unix.SIGCHLD, 0)
+			_, err = r.Fork([]TID{TID(unix.Getpid())}, unix.SIGCHLD, 0)
 			is(t, err, unix.EEXIST)
-			_, err = r.Fork(1<<30, unix.SIGCHLD, 0)
+			_, err = r.Fork([]TID{1 << 30}, unix.SIGCHLD, 0)
 			is(t, err, unix.EINVAL)
 			p := r.Program()
 			p.Prctl(unix.PR_SET_NAME, Ptr(p.String("parent")))
 			must(t, p.Run())
 			for tid, signal := range map[TID]unix.Signal{0: 0, number: unix.SIGCHLD} {
-				c, err := r.Fork(tid, signal, 0)
+				var tids []TID
+				if tid != 0 {
+					tids = []TID{tid}
+				}
+				c, err := r.Fork(tids, signal, 0)
 				must(t, err)
 				if tid != 0 {
 					equal(t, "number", c.TID(), tid)
@@ -341,7 +345,7 @@ func TestForkBorrowed(t *testing.T) {
 				fd := p.Call(unix.SYS_EVENTFD2, Imm(0), Imm(0))
 				fd.Undo(unix.SYS_CLOSE, fd)
 				must(t, p.Run())
-				c, err := r.ForkBorrowed(0, unix.SIGCHLD, 0)
+				c, err := r.ForkBorrowed(nil, unix.SIGCHLD, 0)
 				must(t, err)
 				equal(t, "scratch memory", c.Scratch(), r.Scratch())
 				got, err := c.Syscall(unix.SYS_GETPID)

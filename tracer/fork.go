@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,21 +35,22 @@ func (a *cloneArgs) encode() []byte {
 // Fork makes a child of the borrowed, single-threaded process: a copy of its
 // memory as it is now but for our scratch memory, with its descriptors, stopped
 // where the process itself was stopped, and with the state that it goes back to.
-// Its number in the innermost namespace is tid, or any if tid is 0 (clone3(2),
-// set_tid). At its end the parent gets the signal, 0 for none. Of the flags of
+// Its numbers are tids, that of the innermost pid namespace first; on the levels for
+// which there is none it gets any (clone3(2), set_tid). At its end the parent gets the signal, 0 for none. Of the flags of
 // clone(2) it may have CLONE_FILES and CLONE_FS in common with the process: what
 // it does to the descriptors is then done to both. With CLONE_PARENT it is a child
 // of who the parent of the process is, by the same signal as that: signal must be
-// 0, and to wait for it is the matter of that one.
+// 0, and to wait for it is the matter of that one. With CLONE_NEWPID it is the first
+// process of a pid namespace, whose number there must be 1.
 //
 // Until it is detached the child ends when we do, by ExitKill; the caller has to
 // kill it if fn fails. An undo call of the parent reaps it.
 //
-// The error wraps EEXIST if the number is taken (also as a process group or
-// session), EPERM if we may not choose, EINVAL if it is out of range, EAGAIN if
+// The error wraps EEXIST if a number is taken (also as a process group or
+// session), EPERM if we may not choose it or not make a namespace, EINVAL if it is out of range, EAGAIN if
 // there are too many processes.
-func (r *Remote) Fork(tid TID, signal unix.Signal, flags uint64) (*Tracee, error) {
-	child, err := r.ForkBorrowed(tid, signal, flags)
+func (r *Remote) Fork(tids []TID, signal unix.Signal, flags uint64) (*Tracee, error) {
+	child, err := r.ForkBorrowed(tids, signal, flags)
 	if err != nil {
 		return nil, err
 	}
@@ -66,18 +68,18 @@ func (r *Remote) Settle() (*Tracee, error) {
 
 // ForkBorrowed is Fork of a child that is borrowed already, with options like
 // those of the process itself. GiveBack must follow.
-func (r *Remote) ForkBorrowed(tid TID, signal unix.Signal, flags uint64) (*Remote, error) {
+func (r *Remote) ForkBorrowed(tids []TID, signal unix.Signal, flags uint64) (*Remote, error) {
 	if err := r.ready(); err != nil {
 		return nil, err
 	}
-	child, err := r.fork(tid, signal, flags)
+	child, err := r.fork(tids, signal, flags)
 	if err != nil {
 		return nil, fmt.Errorf("fork task %d: %w", r.e.tid, err)
 	}
 	return child, nil
 }
 
-func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Remote, err error) {
+func (r *Remote) fork(tids []TID, signal unix.Signal, flags uint64) (child *Remote, err error) {
 	e := r.e
 	e.events = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK // the latter if the signal is SIGCHLD
 	defer func() {
@@ -93,8 +95,12 @@ func (r *Remote) fork(tid TID, signal unix.Signal, flags uint64) (child *Remote,
 	// If we are gone before we have it, it finds nothing to do but to end.
 	end := p.Bytes(words(0, 0, uint64(r.at.code.Start+stubEnded)))
 	args := cloneArgs{flags: flags, exitSignal: uint64(signal), stack: uint64(end), stackSize: 16}
-	if tid != 0 {
-		args.setTID, args.setTIDSize = uint64(p.Bytes(words(uint64(tid)))), 1
+	if len(tids) > 0 {
+		var raw []byte // pid_t each
+		for _, tid := range tids {
+			raw = binary.LittleEndian.AppendUint32(raw, uint32(tid))
+		}
+		args.setTID, args.setTIDSize = uint64(p.Bytes(raw)), uint64(len(tids))
 	}
 	row := p.Call(unix.SYS_CLONE3, Ptr(p.Bytes(args.encode())), Imm(cloneArgsSize))
 	row.ctl |= ctlSpawn

@@ -126,7 +126,7 @@ var scenarios = map[string]func(*Tracee) error{
 func init() {
 	scenarios["fork"] = func(e *Tracee) error {
 		err := e.Inject(InjectOptions{}, func(r *Remote) error {
-			c, err := r.Fork(0, unix.SIGCHLD, 0)
+			c, err := r.Fork(nil, unix.SIGCHLD, 0)
 			if err != nil {
 				return err
 			}
@@ -149,7 +149,7 @@ func init() {
 			if err := r.Undo(unix.SYS_CLOSE, 1<<30); err != nil {
 				return err
 			}
-			c, err := r.ForkBorrowed(0, unix.SIGCHLD, 0)
+			c, err := r.ForkBorrowed(nil, unix.SIGCHLD, 0)
 			if err != nil {
 				return err
 			}

@@ -28,6 +28,7 @@ const (
 	Mqueue              Code = 3126
 	NetFailed           Code = 3127
 	IPCMissing          Code = 3128
+	NestedMake          Code = 3129
 )
 
 var containers = []Entry{
@@ -110,4 +111,7 @@ var containers = []Entry{
 	{IPCMissing, unix.ENOENT, "cannot restart beside {the IPC object}, which is gone",
 		"By restart(2) the namespaces of the caller stay as they are. What the image has of the IPC namespace is expected there, and is not changed.",
 		"Restart the image as a container, by crshim restart, which makes it all again."},
+	{NestedMake, unix.EPERM, "cannot restore {the process}: a namespace within that of the tree cannot be made",
+		"A namespace of a process of the image takes CAP_SYS_ADMIN in the user namespace that it is made in. A process that calls restart() itself cannot become one whose children are to be in another pid namespace than itself.",
+		"Restart it as root or in a container (crshim run --container), by crshim restart."},
 }

@@ -28,6 +28,7 @@ const (
 	ThreadNamespaces  Code = 1024
 	ChildNamespaces   Code = 1025
 	OwnTree           Code = 1027
+	NestedPlace       Code = 1028
 )
 
 var tasks = []Entry{
@@ -83,8 +84,8 @@ var tasks = []Entry{
 		"A process inherits its session or leads it. That of this process is led by somebody outside of the tree; or its leader, who has to make it again, has another parent than the process has.",
 		"Save the tree from a process further up, or let such daemons lead sessions of their own."},
 	{OtherNamespaces, unix.EPERM, "cannot save {the process}: it lives in other namespaces than the rest of the tree",
-		"The processes of one image must share their namespaces, as the 2009 code demanded.",
-		"Save the container on its own, from its first process."},
+		"A process has its namespaces of its parent; it may be the first one of a pid namespace, but in no other namespaces than the first process of the tree, nor in a pid namespace into which it was put from outside (nsenter).",
+		"Save a container on its own, from its first process; end what has entered it."},
 	{TreeChanging, unix.EBUSY, "cannot save {the process}: its tree keeps changing",
 		"Processes were started faster than they could be stopped.",
 		"Freeze the tree by its cgroup first, or save it at a quieter time."},
@@ -103,4 +104,7 @@ var tasks = []Entry{
 	{OwnTree, unix.EDEADLK, "cannot save {the process}: crshim itself is among its processes",
 		"All processes of a tree stand still while they are saved, and crshim, which saves them, descends from this one.",
 		"Run crshim from another shell, or have a program below crshim run make the call: its supervisor is outside of the tree of its command."},
+	{NestedPlace, unix.EOPNOTSUPP, "cannot save {the process}: what it has of outside of its pid namespace cannot be given to it again",
+		"A process in a pid namespace within that of the tree has no number for a process group of outside: it can only be born in it, of a parent that is in it. The first process of such a namespace can only be stopped from outside of it.",
+		"Let it lead a process group or a session of its own (setsid(1)); continue what is stopped."},
 }

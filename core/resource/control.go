@@ -102,12 +102,14 @@ func (controlSave) Dump(s *Saver) error {
 	return s.W.Put(s.vpid(), &rec)
 }
 
-// foreground is the number, in the process's namespace, of the foreground
-// process group of its terminal: whoever is in that knows it.
+// foreground is the number, in the pid namespace of the first process, of the
+// foreground process group of its terminal.
 func (v *View) foreground() int32 {
-	for _, o := range v.together() {
-		if o.Stat.Pgrp == v.Stat.TPgid && len(o.Status.NSpgid) == len(v.Status.NSpgid) {
-			return int32(o.Status.NSpgid[len(o.Status.NSpgid)-1])
+	all := v.together()
+	level := len(all[0].Status.NStgid) - 1
+	for _, o := range all {
+		if o.Stat.Pgrp == v.Stat.TPgid {
+			return int32(o.Status.NSpgid[level])
 		}
 	}
 	return 0
