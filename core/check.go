@@ -1,7 +1,6 @@
 package core
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/crshim/crshim/core/fault"
@@ -73,13 +72,10 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 		v.BenignFilters, v.CallsCaught = e.filters(pid)
 		v.ParentHears = e.launcher(v.Stat.PPid) != nil
 		v.External = external
-		if by := v.Status.TracerPid; by != 0 {
-			checked.add(fault.List{{Code: fault.TracedByOther, Object: v.Name(), Detail: fmt.Sprintf("by pid %d", by)}}, pid)
-		}
 	}
 	checked.Name, checked.Processes = views[0].Name(), len(views)
 	for _, v := range views {
-		checked.add(v.SurveyTracing(tracees), v.PID)
+		checked.add(v.SurveyTracing(views, tracees), v.PID)
 	}
 	parent := func(i int) int { return place[views[i].Stat.PPid] } // an orphan is taken for a child of the first
 	tree := resource.NewTree(views, parent)

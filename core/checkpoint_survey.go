@@ -33,8 +33,10 @@ func (c *checkpoint) predump() (err error) {
 		c.frozen, err = task.Freeze(c.tracer, &c.engine.claims, c.req.Target, c.caught)
 		return err
 	}
-	if by := task.TracedBy(c.req.Target); by != 0 && !c.self() {
-		return &fault.Error{Code: fault.TracedByOther, Object: fmt.Sprintf("pid %d", c.req.Target), Detail: fmt.Sprintf("by pid %d", by)}
+	if !c.self() {
+		if refused := task.Traced(c.req.Target, c.req.Target); refused != nil {
+			return refused
+		}
 	}
 	pids := []procfs.PID{c.req.Target}
 	if !c.self() {

@@ -50,5 +50,5 @@ var Relations = []Relation{
 		"System V shared memory, semaphores, message queues and POSIX message queues with what is in them, and the limits of the namespace. " +
 			"Makers, times and last users of the objects are lost; huge pages and mq_notify(3) are refused."},
 	{"tracers", resource.Refused,
-		"A process of the tree that is traced, or that traces another one, wherever that is, is refused; so is the tree that crshim itself is in."},
+		"A process of the tree that is traced, or that traces another one, wherever that is, is refused (docs/decisions/017); so is the tree that crshim itself is in."},
 }

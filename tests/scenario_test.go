@@ -306,7 +306,19 @@ var refusalCodes = map[string]string{
 
 	"semaphores-elsewhere": "404",
 
-	"traces": "015",
+	"traces":         "015",
+	"breakpoint":     "015",
+	"not-waited-for": "015",
+	"attached":       "015",
+	"group-stop":     "015",
+	"running":        "015",
+	"call-entry":     "015",
+	"asleep":         "015",
+	"fork-event":     "015",
+	"exit-event":     "015",
+	"ended":          "015",
+	"traced-thread":  "015",
+	"traces-parent":  "015",
 
 	"thread-namespace": "024",
 	"child-namespace":  "025",

@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +17,7 @@ import (
 var tracing = Part{
 	Name:    "what it traces",
 	Support: Refused,
-	Note:    "A process that traces others (ptrace(2)), of the tree or not, is refused.",
+	Note:    "A process that traces others (ptrace(2)), of the tree or not, is refused. Why: docs/decisions/017.",
 	Save:    func() Saving { return new(tracingSave) },
 }
 
@@ -99,12 +100,32 @@ func Tracees() (map[procfs.PID]procfs.PID, error) {
 	return tracees, nil
 }
 
-// SurveyTracing refuses a process that traces one of those.
-func (v *View) SurveyTracing(tracees map[procfs.PID]procfs.PID) fault.List {
-	if refused := v.tracesAny(tracees); refused != nil {
-		return fault.List{refused}
+// SurveyTracing refuses a process of a tree that traces one of those, and one that is
+// traced by somebody who is not in the tree.
+func (v *View) SurveyTracing(tree []*View, tracees map[procfs.PID]procfs.PID) (refused fault.List) {
+	if traces := v.tracesAny(tracees); traces != nil {
+		refused = append(refused, traces)
 	}
-	return nil
+	inTree := func(tid procfs.PID) bool {
+		return slices.ContainsFunc(tree, func(o *View) bool { return o.StatusOf(tid) != nil })
+	}
+	if by := v.tracedBy(); by != 0 && !inTree(by) {
+		refused = append(refused, &fault.Error{Code: fault.TracedByOther, Object: v.Name(), Detail: fmt.Sprintf("by pid %d", by)})
+	}
+	return refused
+}
+
+// tracedBy is who traces the process, or one of its threads; 0 if nobody does.
+func (v *View) tracedBy() procfs.PID {
+	if v.Status.TracerPid != 0 {
+		return v.Status.TracerPid
+	}
+	for _, status := range v.threads {
+		if status.TracerPid != 0 {
+			return status.TracerPid
+		}
+	}
+	return 0
 }
 
 func (v *View) tracesAny(tracees map[procfs.PID]procfs.PID) *fault.Error {

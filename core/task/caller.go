@@ -116,15 +116,6 @@ func Alone(pid procfs.PID) bool {
 	return err == nil && status.Threads == 1
 }
 
-// TracedBy returns the task that traces tid, 0 if there is none or tid is gone.
-func TracedBy(tid procfs.PID) procfs.PID {
-	status, err := statusOf(tid)
-	if err != nil {
-		return 0
-	}
-	return status.TracerPid
-}
-
 func statusOf(tid procfs.PID) (*procfs.Status, error) {
 	p, err := procfs.Open(tid)
 	if err != nil {

@@ -126,7 +126,7 @@ func (t *Tree) add(tr *tracer.Tracer, claims *Claims, pid procfs.PID, parent *Me
 	}
 	f, err := freeze(tr, claims, pid, append(stopped, held...))
 	if err != nil {
-		return err
+		return reworded(err, pid, t.rootOr(pid))
 	}
 	f.Caller = caller
 	for _, m := range t.Members {
