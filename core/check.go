@@ -92,7 +92,7 @@ func (e *Engine) checkOnce(target PID, external bool) (*Checked, error) {
 		}
 		checked.add(list, target)
 	}
-	list, err := checkRelations(relatives(views, parent))
+	list, err := checkRelations(relatives(views, parent, tree.Maker))
 	checked.add(append(tree.SurveyRelations(), list...), target)
 	return checked, err
 }

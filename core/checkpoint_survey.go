@@ -113,7 +113,7 @@ func (c *checkpoint) survey() error {
 	}
 	parent := func(i int) int { return c.places[c.members[i].Parent] }
 	c.tree = resource.NewTree(views, parent)
-	refused, err := checkRelations(relatives(views, parent))
+	refused, err := checkRelations(relatives(views, parent, c.tree.Maker))
 	if err = errors.Join(err, refused.Err()); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type forest struct {
 type process struct {
 	image.Process
 	parent int   // place among the living, -1 for the root
+	maker  int   // of who makes it: the parent, or a sibling before it
 	named  int32 // by TREE
 	levels []level
 	opens  int32 // the first process of the pid namespace that its children are to be in, 0 if that is its own
@@ -35,11 +36,14 @@ func (c *checkpoint) describe() (err error) {
 	if len(c.members) == 1 && len(c.frozen.Zombies) == 0 {
 		return nil
 	}
-	for _, m := range c.members {
+	for i, m := range c.members {
 		p := c.processOf(m.view.Status, m.view.Stat, m.Parent)
 		p.Shares = c.tree.Shares(m.view)
 		if p.opens, err = c.opensFor(m.view); err != nil {
 			return err
+		}
+		if p.maker = c.tree.Maker(i); p.maker != p.parent {
+			p.Maker = c.forest.living[p.maker].VPID
 		}
 		c.forest.living = append(c.forest.living, p)
 	}
@@ -139,11 +143,12 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		if known {
 			p.parent = at
 		}
+		madeWell := f.findMaker(&p, place)
 		i := len(f.living)
 		_, taken := place[rec.VPID]
 		switch {
 		case rec.VPID <= 0 || taken, known != (i > 0), rec.VPgrp < 0, rec.VSession < 0, rec.ExitSignal < 0 || rec.ExitSignal > 64,
-			rec.Shares&^image.SharesMask != 0, rec.Shares != 0 && (!known || rec.State == image.ProcessEnded):
+			rec.Shares&^image.SharesMask != 0, rec.Shares != 0 && (!known || rec.State == image.ProcessEnded), !madeWell:
 			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
 		case !f.nests(&p):
 			return nil, badForest("process %d in a pid namespace", rec.VPID)
@@ -162,7 +167,7 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		f.living = append(f.living, p)
 	}
 	if len(f.living) == 0 && len(pids) == 1 {
-		f.living = append(f.living, process{Process: image.Process{VPID: pids[0].VPID}, parent: -1, named: pids[0].VPID})
+		f.living = append(f.living, process{Process: image.Process{VPID: pids[0].VPID}, parent: -1, maker: -1, named: pids[0].VPID})
 	}
 	if len(f.living) != len(pids) {
 		return nil, badForest("%d processes, and more of %d", len(pids), len(f.living))
@@ -189,13 +194,33 @@ func badForest(format string, args ...any) error {
 	return &fault.Error{Code: fault.ImageValue, Object: "image", Detail: fmt.Sprintf(format, args...)}
 }
 
+// findMaker tells whether a process is made by who can: the parent, or a sibling of
+// the same signal that has something together with it (clone(2), CLONE_PARENT). All
+// three are in one pid namespace.
+func (f *forest) findMaker(p *process, place map[int32]int) bool {
+	p.maker = p.parent
+	if p.Maker == 0 {
+		return true
+	}
+	at, known := place[p.Maker]
+	if !known || at == 0 || p.Shares == 0 || f.living[at].parent != p.parent || f.living[at].ExitSignal != p.ExitSignal {
+		return false
+	}
+	above := len(f.living[p.parent].levels)
+	if len(f.living[at].levels) != above || len(p.levels) != above {
+		return false
+	}
+	p.maker = at
+	return true
+}
+
 // inSession tells whether a process or one that comes down from it is in a
 // session.
 func (f *forest) inSession(i int, session int32) bool {
 	below := make([]bool, len(f.living)) // parents come before their children
 	for k := i; k < len(f.living); k++ {
 		p := &f.living[k]
-		below[k] = k == i || p.parent >= i && below[p.parent]
+		below[k] = k == i || p.maker >= i && below[p.maker]
 		if below[k] && p.VSession == session {
 			return true
 		}

@@ -27,7 +27,7 @@ func (f *forest) inherits(i int) bool {
 	if i == 0 || p.VSession == p.VPID {
 		return true
 	}
-	for at := p.parent; at >= 0; at = f.living[at].parent {
+	for at := p.maker; at >= 0; at = f.living[at].maker {
 		switch a := &f.living[at]; {
 		case a.VSession == p.VSession:
 			return true
@@ -57,7 +57,7 @@ func (f *forest) findStrays() error {
 		if s.numbers == nil {
 			s.numbers = numbers
 		}
-		if slices.Contains(numbers, 0) || !slices.Equal(numbers, s.numbers) || s.parent != p.parent || s.signal != unix.Signal(p.ExitSignal) {
+		if slices.Contains(numbers, 0) || !slices.Equal(numbers, s.numbers) || s.parent != p.parent || p.maker != p.parent || s.signal != unix.Signal(p.ExitSignal) {
 			return badForest("process %d in session %d", p.VPID, p.VSession)
 		}
 		s.processes = append(s.processes, i)
@@ -66,6 +66,13 @@ func (f *forest) findStrays() error {
 	for _, s := range f.strays {
 		if err := f.findLeader(s); err != nil {
 			return err
+		}
+	}
+	for i := range f.living { // such a leader leads from the first
+		p := &f.living[i]
+		led := slices.ContainsFunc(f.strays, func(s *stray) bool { return s.leader == p.maker && s.number != p.VSession })
+		if p.maker != p.parent && led && p.VSession != p.VPID {
+			return badForest("process %d, made by process %d, in session %d", p.VPID, p.Maker, p.VSession)
 		}
 	}
 	return nil

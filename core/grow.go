@@ -50,7 +50,7 @@ func (r *restart) load(p *plant) (err error) {
 	p.builder.XstateSize = int(r.fpu.XstateSize)
 	p.builder.Policy, p.builder.Warn = r.policy, r.warn
 	if p.parent >= 0 {
-		p.builder.Inherit(r.plants[p.parent].builder, p.Shares)
+		p.builder.Inherit(r.plants[p.maker].builder, p.Shares)
 	}
 	if p.parent < 0 && r.within != nil {
 		// By restart(2) it comes into namespaces that stay as they are.
@@ -120,13 +120,16 @@ func (r *restart) grow() error {
 				return err
 			}
 		}
+		if err := r.bearSiblings(i + 1); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // leaderOf is the process whose session a new one has come into.
 func (r *restart) leaderOf(p *plant) *plant {
-	for at := p.parent; at >= 0; at = r.plants[at].parent {
+	for at := p.maker; at >= 0; at = r.plants[at].maker {
 		if r.plants[at].leads {
 			return r.plants[at]
 		}

@@ -14,15 +14,16 @@ import (
 type relative struct {
 	view   *resource.View
 	parent *relative // nil for the root
+	maker  *relative // the parent, or a sibling
 }
 
 // relatives are the processes of a tree, each of which comes before its children.
-func relatives(views []*resource.View, parent func(i int) int) []*relative {
+func relatives(views []*resource.View, parent, maker func(i int) int) []*relative {
 	all := make([]*relative, len(views))
 	for i, v := range views {
 		all[i] = &relative{view: v}
 		if i > 0 {
-			all[i].parent = all[parent(i)]
+			all[i].parent, all[i].maker = all[parent(i)], all[maker(i)]
 		}
 	}
 	return all
@@ -45,14 +46,14 @@ func checkRelations(all []*relative) (list fault.List, err error) {
 	return list, nil
 }
 
-// inheritsSession tells whether a process leads its session or has it from its
-// parent, as that has it now or had it before it led one.
+// inheritsSession tells whether a process leads its session or has it from who
+// makes it, as that has it now or had it before it led one.
 func (r *relative) inheritsSession() bool {
 	session := r.view.Stat.Session
 	if session == r.view.PID {
 		return true
 	}
-	for p := r.parent; p != nil; p = p.parent {
+	for p := r.maker; p != nil; p = p.maker {
 		switch {
 		case p.view.Stat.Session == session:
 			return true
@@ -69,6 +70,9 @@ func (r *relative) stray(all []*relative) string {
 	session := r.view.Stat.Session
 	if session == 0 {
 		return "session of another pid namespace"
+	}
+	if r.maker != r.parent {
+		return fmt.Sprintf("session %d, and shares with %s, which is in another one", session, r.maker.view.Name())
 	}
 	for _, o := range all[1:] {
 		switch {

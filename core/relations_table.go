@@ -36,8 +36,8 @@ var Relations = []Relation{
 		"Shared memory is one again, and pages that are the same since a fork are in the image once. Also memory that a parent " +
 			"has dropped and its children share. Refused of that: System V shared memory and huge pages of the pool."},
 	{"what clone(2) shares beside", resource.Partial,
-		"A descriptor table (CLONE_FILES), and working directory, root and umask (CLONE_FS), that a process has together with its parent. " +
-			"Refused: where those who have it are not parent and child, and CLONE_VM without CLONE_THREAD. The child of a vfork is waited for, " +
+		"A descriptor table (CLONE_FILES), and working directory, root and umask (CLONE_FS), that a process has together with its parent, or with a " +
+			"sibling if the parent has left it or has ended. Refused: where somebody without it is between those who have it, and CLONE_VM without CLONE_THREAD. The child of a vfork is waited for, " +
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
 		"Pid namespaces within that of the first process, to any depth, are made again with all numbers in them, by the parents of their first " +

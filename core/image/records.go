@@ -71,7 +71,9 @@ type Process struct {
 	ExitCode   int32    `doc:"of one that has ended, as wait(2) gives it"`
 	ExitSignal int32    `doc:"signal to the parent at its end, 0 for none"`
 	Name       [16]byte `doc:"command name of one that has ended"`
-	Shares     uint32   `fmt:"flags" flags:"1=FILES 2=FS" doc:"what it has together with its parent: FILES the descriptor table, FS working directory, root and umask (clone(2))"`
+	Shares     uint32   `fmt:"flags" flags:"1=FILES 2=FS" doc:"what it has together with its maker: FILES the descriptor table, FS working directory, root and umask (clone(2))"`
+	Maker      int32    `doc:"process id of the sibling that it has that of; 0 if it is the parent"`
+	_          [4]byte  `doc:"padding"`
 }
 
 // Values of Process.State.
@@ -79,6 +81,9 @@ const (
 	ProcessLives = 0
 	ProcessEnded = 1
 )
+
+// processAlone are the bytes of Process before Maker.
+const processAlone = 48
 
 // Bits of Process.Shares.
 const (

@@ -76,7 +76,7 @@ var Common = []Spec{
 	Row[Pad](KindPad, "PAD", Anywhere, "filler before a run of pages, so that the contents begin at a page boundary", Ignorable()),
 	Row[Error](KindError, "ERROR", Anywhere, "ends an image whose writer failed, and says why", Times(AtMostOncePerImage)),
 	Row[Sum](KindSum, "SUM", InTail, "the checksum of all bytes before it", Root(), Times(AtMostOncePerImage), Opens()),
-	Row[Process](KindProcess, "PROCESS", InTree, "what TREE lacks of a process, in its order, and then processes that have ended; none in an image of one process"),
+	Row[Process](KindProcess, "PROCESS", InTree, "what TREE lacks of a process, in its order, and then processes that have ended; none in an image of one process", MinLen(processAlone)),
 	Row[Container](KindContainer, "CONTAINER", InTree, "the namespaces of the processes, after PROCESS; none in an image of processes that are not a container", Times(AtMostOncePerImage)),
 	Row[ContainerClocks](KindContainerClocks, "CONTAINER_CLOCKS", InTree, "what the clocks of the container's time namespace showed; none without one", Times(AtMostOncePerImage)),
 	Row[Machine](KindMachine, "MACHINE", InHead, "what a machine must have to run the image", Times(AtMostOncePerImage)),

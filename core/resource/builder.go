@@ -122,7 +122,8 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 
 // Inherit has the builder of a child find what its parent has staged, and what it
 // has together with it (image.Process.Shares). That is the parent's to bring back,
-// whose commit comes later: the child has nothing of it by itself.
+// whose commit comes later: the child has nothing of it by itself. A sibling that
+// has made it stands for the parent in all of this.
 func (b *Builder) Inherit(parent *Builder, shares uint32) {
 	if b.shares = shares; shares&image.SharesFiles != 0 {
 		b.fds.numbering = parent.fds.numbering

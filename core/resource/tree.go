@@ -18,19 +18,21 @@ import (
 
 // Tree is what the processes have in common that are saved into one image. A
 // process grows again as a child of its parent and inherits what that has by
-// then. So everything that two of them share is saved with one from which all
+// then, or of a sibling (Maker). So everything that two of them share is saved with one from which all
 // others descend; what the root lacks of that, it has for the time of the
 // checkpoint, and has again while the tree grows.
 type Tree struct {
 	Objects *object.Saved
 
-	views   []*View // the root first, each before its children
-	parents map[*View]*View
+	views   []*View         // the root first, each before its children
+	makers  []int           // the places of those of whom they are made anew
+	parents map[*View]*View // those again
 	files   *object.Files[holder]
 	same    map[holder]holder // the first descriptor with the same open file
 	shared  map[inodeID]*sharedObject
 	held    map[*View][]heldMemory // for descendants; once the relations have been looked at
-	shares  map[*View]uint32       // with its parent, image.SharesMask; once the relations have been looked at
+	shares  map[*View]uint32       // with its maker, image.SharesMask
+	apart   fault.List             // what they share and nobody can make them share again
 
 	supposed map[inodeID]bool // files that the root would have been given
 	savers   map[*View]*Saver
@@ -59,10 +61,11 @@ func NewTree(views []*View, parent func(i int) int) *Tree {
 		copied:   make([]byte, copyPages*procfs.PageSize),
 	}
 	t.files = object.NewFiles(func(a, b holder) (int, error) { return kcmp(a.pid, b.pid, kcmpFile, a.fd, b.fd) })
+	t.findMakers(parent)
 	for i, v := range views {
 		v.tree = t
 		if i > 0 {
-			t.parents[v] = views[parent(i)]
+			t.parents[v] = views[t.makers[i]]
 		}
 	}
 	return t
@@ -293,5 +296,5 @@ func (t *Tree) SurveyRelations() fault.List {
 	if len(t.views) == 1 {
 		return list
 	}
-	return slices.Concat(list, t.together(), t.sharedMemory())
+	return slices.Concat(list, t.apart, t.sharedMemory())
 }

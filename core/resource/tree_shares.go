@@ -12,8 +12,9 @@ import (
 )
 
 // What processes can have together by clone(2) without being threads. A child gets
-// it of its parent when that is forked again; what others have together, as when
-// the parent has left it by unshare(2), no fork can bring about.
+// it of who makes it. That is its parent, or, if the parent has left it by unshare(2)
+// or has ended, a sibling that has it: clone(2) makes children of one's own parent as
+// well (CLONE_PARENT), which tell that one of their end by the signal of their maker.
 
 // sharing is one kind of that.
 type sharing struct {
@@ -30,31 +31,65 @@ var sharings = []sharing{
 	{kcmpFS, fault.FSShared, image.SharesFS},
 }
 
-// Shares is what a process has together with its parent, as image.Process.Shares
-// has it. SurveyRelations comes before it.
+// Shares is what a process has together with its maker, as image.Process.Shares
+// has it.
 func (t *Tree) Shares(v *View) uint32 { return t.shares[v] }
 
-// together finds what processes have together, and refuses what they have not of
-// their parents.
-func (t *Tree) together() (list fault.List) {
+// Maker is the place of who makes the i-th process anew: of its parent, or of a
+// sibling before it that has what it shares. It is -1 for the root.
+func (t *Tree) Maker(i int) int { return t.makers[i] }
+
+// findMakers finds what processes have together, and who makes each, and names what
+// nobody can make them have.
+func (t *Tree) findMakers(parent func(i int) int) {
+	t.makers = []int{-1}
 	t.shares = make(map[*View]uint32)
-	for _, of := range sharings {
-		for _, group := range t.groups(of, &list) {
-			for i, v := range group[1:] {
-				if of.bit != 0 && slices.Contains(group[:i+1], t.parents[v]) {
-					t.shares[v] |= of.bit
-					continue
-				}
-				list = append(list, &fault.Error{Code: of.code, Object: v.Name(), Detail: "with " + group[0].Name()})
+	if len(t.views) == 1 {
+		return
+	}
+	before := make([]map[int][]int, len(sharings)) // of each kind
+	for k, of := range sharings {
+		before[k] = t.groups(of)
+	}
+	for i := 1; i < len(t.views); i++ {
+		maker := t.findMaker(i, parent, func(by int) bool {
+			return !slices.ContainsFunc(before, func(with map[int][]int) bool { return len(with[i]) > 0 && !slices.Contains(with[i], by) })
+		})
+		t.makers = append(t.makers, maker)
+		for k, of := range sharings {
+			with := before[k][i]
+			switch {
+			case len(with) == 0:
+			case of.bit == 0 || !slices.Contains(with, maker):
+				t.apart = append(t.apart, &fault.Error{Code: of.code, Object: t.views[i].Name(), Detail: "with " + t.views[with[0]].Name()})
+			default:
+				t.shares[t.views[i]] |= of.bit
 			}
 		}
 	}
-	return list
 }
 
-// groups are the processes that have one such thing, each in the order of the
-// tree.
-func (t *Tree) groups(of sharing, list *fault.List) (groups [][]*View) {
+// findMaker returns the first of those who can be that and have what it takes; the
+// parent if nobody has.
+func (t *Tree) findMaker(i int, parent func(i int) int, able func(by int) bool) int {
+	own := parent(i)
+	if able(own) {
+		return own
+	}
+	for by := 1; by < i; by++ {
+		if parent(by) == own && t.views[by].Stat.ExitSignal == t.views[i].Stat.ExitSignal && t.depth(by) == t.depth(own) && t.depth(i) == t.depth(own) && able(by) {
+			return by
+		}
+	}
+	return own
+}
+
+// depth is in how many pid namespaces a process is.
+func (t *Tree) depth(i int) int { return len(t.views[i].Status.NStgid) }
+
+// groups tells who has such a thing together: by the place of each, the places of
+// those before it.
+func (t *Tree) groups(of sharing) map[int][]int {
 	order := make([]int, len(t.views))
 	for i := range order {
 		order[i] = i
@@ -66,17 +101,18 @@ func (t *Tree) groups(of sharing, list *fault.List) (groups [][]*View) {
 		return n
 	}
 	slices.SortStableFunc(order, compare)
+	before := make(map[int][]int)
 	for i := 0; i < len(order) && failed == nil; {
-		group := []*View{t.views[order[i]]}
+		first := i
 		for i++; i < len(order) && compare(order[i-1], order[i]) == 0; i++ {
-			group = append(group, t.views[order[i]])
+			before[order[i]] = order[first:i]
 		}
-		groups = append(groups, group)
 	}
 	if failed != nil {
-		*list = append(*list, &fault.Error{Code: fault.NoKcmp, Object: t.views[0].Name(), Err: failed})
+		t.apart = append(t.apart, &fault.Error{Code: fault.NoKcmp, Object: t.views[0].Name(), Err: failed})
+		return nil
 	}
-	return groups
+	return before
 }
 
 // outward refuses what the first process has together with its own parent, who

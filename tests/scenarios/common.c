@@ -328,19 +328,89 @@ static void held_setup(void)
 	check_eq(state, 'T');
 }
 
-/* ---- what no fork brings about again ---- */
+/* ---- what siblings have together, and their parent has left ---- */
 
-static const struct child plain;
+enum { SIBLING = 50 };
+
+static atomic_int *flag(int i) { return (atomic_int *)control->page + i; }
+
+/* stands has the directories with the one in the middle. */
+static void stands_verify(int cycle)
+{
+	check(!is_open(SIBLING));
+	check_eq(chdir(path(dirs[cycle], -1)), 0);
+	atomic_store(flag(0), cycle);
+}
+
+static void middle_setup(void) { put_there(SIBLING, "middle"); }
+
+static void middle_verify(int cycle)
+{
+	await(flag(0), cycle);
+	stands_in(dirs[cycle]);
+	check(is_open(SIBLING));
+	check_eq(dup2(SIBLING, SIBLING + cycle), SIBLING + cycle);
+	atomic_store(flag(1), cycle);
+}
+
+/* opens has the table with that one, and leads a session. */
+static void opens_setup(void) { check(setsid() > 0); }
+
+static void opens_verify(int cycle)
+{
+	await(flag(1), cycle);
+	check(is_open(SIBLING) && is_open(SIBLING + cycle));
+	stands_in("five");
+	check_eq(getsid(0), getpid());
+}
+
+static const struct child stands = { NULL, stands_verify }, middle = { middle_setup, middle_verify },
+	opens = { opens_setup, opens_verify };
 
 static void left_setup(void)
 {
 	share();
-	cloned(&plain, CLONE_FS);
+	for (int i = 0; i < 5; i++)
+		check(!mkdir(path(dirs[i], -1), 0700) || errno == EEXIST);
+	check_eq(chdir(path("four", -1)), 0);
+	cloned(&stands, CLONE_FS);
+	check_eq(unshare(CLONE_FILES), 0);
+	cloned(&middle, CLONE_FS | CLONE_FILES);
+	check_eq(unshare(CLONE_FS), 0);
+	check_eq(chdir(path("five", -1)), 0);
+	cloned(&opens, CLONE_FILES);
+	check_eq(unshare(CLONE_FILES), 0);
+	check_eq(close(SIBLING), 0);
+}
+
+static void left_verify(int cycle)
+{
+	all(cycle);
+	check(!is_open(SIBLING) && !is_open(SIBLING + cycle));
+	stands_in("five");
+	for (int i = 0; i < 3; i++)
+		check_eq(control->of[i].ppid, getpid());
+}
+
+/* ---- what nobody can make again: a parent without it is between ---- */
+
+static const struct child plain;
+
+static void between(void)
+{
 	cloned(&plain, CLONE_FS);
 	check_eq(unshare(CLONE_FS), 0);
 }
 
-static void left_verify(int cycle) { all(cycle); }
+static const struct child without = { between, NULL };
+
+static void apart_setup(void)
+{
+	share();
+	cloned(&without, CLONE_FS);
+}
+
+static void apart_verify(int cycle) { all(cycle); }
 
 SCENARIOS(
 	{ .name = "common", .flags = EXTERNAL, .setup = common_setup, .verify = common_verify },
@@ -348,5 +418,6 @@ SCENARIOS(
 	{ .name = "thread-root", .flags = BOTH | ROOT | REFUSED, .setup = confined_setup, .refused = EOPNOTSUPP },
 	{ .name = "vfork", .flags = EXTERNAL | BARE, .setup = vfork_setup, .verify = vfork_verify },
 	{ .name = "vfork-stopped", .flags = EXTERNAL | BARE | REFUSED, .setup = held_setup, .refused = EBUSY },
-	{ .name = "parent-left", .flags = EXTERNAL | REFUSED, .setup = left_setup, .verify = left_verify, .refused = EOPNOTSUPP },
+	{ .name = "parent-left", .flags = EXTERNAL, .setup = left_setup, .verify = left_verify },
+	{ .name = "parent-between", .flags = EXTERNAL | REFUSED, .setup = apart_setup, .verify = apart_verify, .refused = EOPNOTSUPP },
 )
