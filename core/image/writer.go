@@ -17,22 +17,19 @@ type Mover interface {
 	Digest(n int64, h io.Writer) error
 }
 
-const flushAt = 1 << 16 // bytes of records gathered before they are written
-
 // errClosed is what a Writer says after Close or Fail.
 var errClosed = errors.New("image is closed")
 
-// Writer writes an image. Records are gathered and written in large pieces:
-// before page contents, at Flush and at the end. The first error sticks: all
-// later calls but Fail return it.
+// Writer writes an image. Records are gathered and written in large pieces, mostly
+// on another goroutine; at Flush and at the end all are. The first error sticks:
+// all later calls but Fail return it.
 type Writer struct {
-	w      io.Writer
 	table  *Table
 	order  *order
 	layout layout
 	sum    *summer
+	spool  *spool
 
-	buf     []byte
 	off     int64 // of the next byte, from the start of the image
 	trailer int64 // raw bytes still owed to the last record
 	err     error
@@ -42,7 +39,8 @@ type Writer struct {
 // NewWriter writes an image to w with the rows of t, which must hold V13 and
 // Common. w is written to by nobody else meanwhile but Movers.
 func NewWriter(w io.Writer, t *Table) *Writer {
-	return &Writer{w: w, table: t, order: newOrder(t), layout: layout{pageSize: PageSize}, sum: newSummer()}
+	sum := newSummer()
+	return &Writer{table: t, order: newOrder(t), layout: layout{pageSize: PageSize}, sum: sum, spool: newSpool(w, sum)}
 }
 
 // Put writes one record: a struct of the table or a pointer to one. It fails
@@ -75,9 +73,6 @@ func (w *Writer) put(parent uint32, rec any) error {
 	}
 	if err := w.record(parent, s, v); err != nil {
 		return w.stick(fmt.Errorf("write %s: %w", s.Name, err))
-	}
-	if len(w.buf) >= flushAt {
-		return w.Flush()
 	}
 	return nil
 }
@@ -114,32 +109,45 @@ func (w *Writer) record(parent uint32, s *Spec, v reflect.Value) error {
 
 // append gathers bytes of the stream.
 func (w *Writer) append(b []byte) error {
-	w.buf = append(w.buf, b...)
 	w.off += int64(len(b))
-	return w.sum.add(b)
+	return w.cut(w.spool.add(b))
+}
+
+// cut notes an error of the spool: whatever has been written, the stream is not
+// whole up to here.
+func (w *Writer) cut(err error) error {
+	w.broken = w.broken || err != nil
+	return err
 }
 
 // Raw writes bytes of the trailer of the last record: pids, extended state.
 // More than are owed is an error.
 func (w *Writer) Raw(b []byte) error {
+	if err := w.owe(len(b)); err != nil {
+		return err
+	}
+	return w.stick(w.append(b))
+}
+
+// Fill is Raw of n bytes that fill writes into the buffer that it is given, mostly
+// on another goroutine: they have been asked for when Flush or Drain returns.
+func (w *Writer) Fill(n int, fill func([]byte) error) error {
+	if err := w.owe(n); err != nil {
+		return err
+	}
+	w.off += int64(n)
+	return w.stick(w.cut(w.spool.reserve(n, fill)))
+}
+
+// owe takes n bytes off what the last record lacks.
+func (w *Writer) owe(n int) error {
 	if w.err != nil {
 		return w.err
 	}
-	if int64(len(b)) > w.trailer {
-		return w.stick(fmt.Errorf("write trailer: %d bytes, of which %d are owed to the record", len(b), w.trailer))
+	if int64(n) > w.trailer {
+		return w.stick(fmt.Errorf("write trailer: %d bytes, of which %d are owed to the record", n, w.trailer))
 	}
-	w.trailer -= int64(len(b))
-	for len(b) > 0 {
-		n := min(len(b), flushAt)
-		if err := w.append(b[:n]); err != nil {
-			return w.stick(err)
-		}
-		if b = b[n:]; len(w.buf) >= flushAt {
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-	}
+	w.trailer -= int64(n)
 	return nil
 }
 
@@ -151,29 +159,15 @@ func (w *Writer) Flush() error {
 	if w.err != nil {
 		return w.err
 	}
-	return w.flush()
+	return w.stick(w.cut(w.spool.flush()))
 }
 
-func (w *Writer) flush() error {
-	if len(w.buf) == 0 {
-		return nil
-	}
-	_, err := w.w.Write(w.buf)
-	w.buf = w.buf[:0]
-	if err != nil {
-		w.broken = true
-		return w.stick(fmt.Errorf("write image: %w", err))
-	}
-	return nil
-}
-
-// Drain waits until every byte so far is in the checksum: until no Mover's
-// Digest is or will be running. It returns the first error, if any.
+// Drain waits until every byte so far is written and in the checksum: until no
+// filling and no Mover's Digest is or will be running. It returns the first error,
+// if any.
 func (w *Writer) Drain() error {
-	if err := w.sum.drain(); err != nil {
-		_ = w.stick(err)
-	}
-	return w.err
+	_ = w.stick(w.cut(w.spool.flush()))
+	return w.stick(w.sum.drain())
 }
 
 // Close writes SUM and TAIL, and everything gathered. It fails if the image
@@ -182,6 +176,9 @@ func (w *Writer) Drain() error {
 func (w *Writer) Close() error {
 	if w.err != nil {
 		return w.Drain()
+	}
+	if err := w.Flush(); err != nil {
+		return err
 	}
 	digest, err := w.sum.value()
 	if err != nil {
@@ -204,7 +201,7 @@ func (w *Writer) Close() error {
 // who reads the stream learns why. It is for use after an error of the Writer,
 // too, and fails if that error left the stream in the middle of a record.
 func (w *Writer) Fail(e Error) error {
-	_ = w.sum.drain() // only waits: its error is what is being reported, or no longer matters
+	_ = w.Drain() // only waits: its error is what is being reported, or no longer matters
 	switch {
 	case errors.Is(w.err, errClosed):
 		return w.err
@@ -224,16 +221,15 @@ func (w *Writer) Fail(e Error) error {
 	if err != nil {
 		return w.stick(fmt.Errorf("report failure in image: %w", err))
 	}
-	w.buf = append(appendHeader(w.buf, s.Kind, len(payload), 0), payload...)
-	w.off += int64(headerSize + len(payload))
-	if err := w.flush(); err != nil {
-		return err
+	err = w.append(append(appendHeader(nil, s.Kind, len(payload), 0), payload...))
+	if err = errors.Join(err, w.cut(w.spool.flush())); err != nil {
+		return w.stick(err)
 	}
 	w.err = errClosed
 	return nil
 }
 
-// stick keeps the first error and returns it.
+// stick keeps the first error and returns it, nil if there is none.
 func (w *Writer) stick(err error) error {
 	if w.err == nil {
 		w.err = err

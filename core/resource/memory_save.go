@@ -387,7 +387,7 @@ func (d *Saver) buildIDOf(m *procfs.Mapping) []byte {
 		return id
 	}
 	var id []byte
-	head := d.tree.copied[:min(m.Len(), procfs.PageSize)]
+	head := d.tree.page
 	if err := d.memory.Read(m.Start, head); err == nil { // else it is behind the end of the file
 		id = slices.Clone(buildID(head))
 	}

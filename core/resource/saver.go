@@ -257,15 +257,18 @@ func (s *Saver) copyRuns(addrs []uint64, runs []procfs.Range) error {
 	if err := s.W.Pages(addrs, nil); err != nil {
 		return err
 	}
-	data := s.tree.copied[:len(addrs)*int(procfs.PageSize)]
-	rest := data
 	for _, run := range runs {
-		if err := s.memory.Read(run.Start, rest[:run.Len()]); err != nil {
-			return fmt.Errorf("read memory %v: %w", run, err)
+		err := s.W.Fill(int(run.Len()), func(data []byte) error {
+			if err := s.memory.Read(run.Start, data); err != nil {
+				return fmt.Errorf("read memory %v: %w", run, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		rest = rest[run.Len():]
 	}
-	return s.W.Raw(data)
+	return nil
 }
 
 // pageSource has the frozen task move the contents of one chunk from its memory

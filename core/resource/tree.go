@@ -34,7 +34,8 @@ type Tree struct {
 	shares  map[*View]uint32       // with its maker, image.SharesMask
 	apart   fault.List             // what they share and nobody can make them share again
 
-	supposed map[inodeID]bool // files that the root would have been given
+	ours     map[string]uint64 // our own namespaces, as far as they were asked for
+	supposed map[inodeID]bool  // files that the root would have been given
 	savers   map[*View]*Saver
 
 	stats    map[rootedName]unix.Stat_t // of mapped files
@@ -43,7 +44,7 @@ type Tree struct {
 
 	indexing sync.WaitGroup // reads page maps
 	closed   atomic.Bool    // it need not any more
-	copied   []byte         // room for copyPages
+	page     []byte         // room for one
 }
 
 // NewTree returns that of processes of which each comes before its children;
@@ -58,7 +59,8 @@ func NewTree(views []*View, parent func(i int) int) *Tree {
 		savers:   make(map[*View]*Saver),
 		stats:    make(map[rootedName]unix.Stat_t),
 		buildIDs: make(map[inodeID][]byte),
-		copied:   make([]byte, copyPages*procfs.PageSize),
+		ours:     make(map[string]uint64),
+		page:     make([]byte, procfs.PageSize),
 	}
 	t.files = object.NewFiles(func(a, b holder) (int, error) { return kcmp(a.pid, b.pid, kcmpFile, a.fd, b.fd) })
 	t.findMakers(parent)
