@@ -2,7 +2,6 @@ package core
 
 import (
 	"bytes"
-	"os"
 
 	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/core/resource"
@@ -26,23 +25,9 @@ func (c *checkpoint) surveyContainer() error {
 	return list.Err()
 }
 
-func sameNamespace(kind string, a, b *procfs.Proc) (bool, error) {
-	one, err := a.NS(kind)
-	if err != nil {
-		return false, err
-	}
-	other, err := b.NS(kind)
-	return one == other, err
-}
-
 // survey looks at what the first process shows of its mounts and its network,
 // and takes note of the latter.
 func (c *Container) survey(v *resource.View) (list fault.List, err error) {
-	self, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return nil, err
-	}
-	defer self.Close()
 	plan, err := planMounts(v, c.Rootfs)
 	if err != nil {
 		return nil, err
@@ -54,7 +39,7 @@ func (c *Container) survey(v *resource.View) (list fault.List, err error) {
 	if c.Net == NetHost {
 		return list, nil
 	}
-	if same, err := sameNamespace("net", self, v.Proc); err != nil || same {
+	if same, err := v.InOurs("net"); err != nil || same {
 		return list, err
 	}
 	up, err := loopbackUp(v.Proc)

@@ -108,7 +108,7 @@ func (r *restart) grow() error {
 				return err
 			}
 		}
-		if p.view, err = resource.Glance(p.tracee.TID(), true); err != nil {
+		if p.view, err = resource.Offspring(parent.view, p.tracee.TID()); err != nil {
 			return err
 		}
 		p.view.Hide(p.remote.Scratch())

@@ -177,16 +177,16 @@ func (f *forest) firstOf(number int32) int {
 // opensFor is the first process of the pid namespace in which the children of one
 // are to be, 0 if that is its own.
 func (c *checkpoint) opensFor(v *resource.View) (int32, error) {
-	same, err := sameForChildren("pid", v.Proc)
+	same, err := sameForChildren("pid", v)
 	if err != nil || same {
 		return 0, err
 	}
-	ns, err := v.Proc.NS("pid_for_children")
+	ns, err := v.Namespace("pid_for_children")
 	if err != nil {
 		return 0, err
 	}
 	for _, m := range c.members {
-		own, err := m.view.Proc.NS("pid")
+		own, err := m.view.Namespace("pid")
 		if err != nil {
 			return 0, err
 		}

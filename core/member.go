@@ -40,7 +40,7 @@ func (c *checkpoint) borrow(do func() error) (err error) {
 		}
 	}()
 	for i, m := range c.members {
-		var options tracer.InjectOptions
+		options := tracer.InjectOptions{Mappings: m.view.Mappings}
 		if i == 0 && len(c.members) > 1 {
 			options.ScratchSize = c.roomToGather()
 		}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
-	"github.com/crshim/crshim/tracer/procfs"
+	"github.com/crshim/crshim/core/resource"
 )
 
 // sharedNamespaces are those that all processes of a tree must have together.
@@ -16,12 +16,12 @@ var sharedNamespaces = []string{"mnt", "ipc", "uts", "net", "user", "cgroup", "t
 // namespace is made with its first process, by the parent of that.
 func checkNamespaces(all []*relative) (list fault.List, err error) {
 	root := all[0].view
-	if same, err := sameForChildren("time", root.Proc); err != nil || !same {
+	if same, err := sameForChildren("time", root); err != nil || !same {
 		list = append(list, &fault.Error{Code: fault.ChildNamespaces, Object: root.Name(), Detail: "time", Err: err})
 	}
 	pids := make(map[uint64]bool) // namespaces, by their inodes, whose first process is here
 	for _, r := range all {
-		ns, err := r.view.Proc.NS("pid")
+		ns, err := r.view.Namespace("pid")
 		if err != nil {
 			return nil, err
 		}
@@ -30,11 +30,11 @@ func checkNamespaces(all []*relative) (list fault.List, err error) {
 		}
 	}
 	for _, r := range all {
-		children, err := r.view.Proc.NS("pid_for_children")
+		children, err := r.view.Namespace("pid_for_children")
 		if err != nil && !errors.Is(err, unix.ENOENT) { // a namespace whose first process is not there yet
 			return nil, err
 		}
-		if same, err := sameForChildren("pid", r.view.Proc); err != nil {
+		if same, err := sameForChildren("pid", r.view); err != nil {
 			return nil, err
 		} else if !same && (!pids[children] || r.view.Status.Threads > 1) {
 			list = append(list, &fault.Error{Code: fault.ChildNamespaces, Object: r.view.Name(), Detail: "pid"})
@@ -43,7 +43,7 @@ func checkNamespaces(all []*relative) (list fault.List, err error) {
 			continue
 		}
 		own, above := r.view.Status, r.parent.view.Status
-		same, err := sameNamespace("pid", r.view.Proc, r.parent.view.Proc)
+		same, err := sameNamespace("pid", r.view, r.parent.view)
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +51,7 @@ func checkNamespaces(all []*relative) (list fault.List, err error) {
 			list = append(list, &fault.Error{Code: fault.OtherNamespaces, Object: r.view.Name(), Detail: "pid, entered from outside"})
 		}
 		for _, kind := range sharedNamespaces {
-			same, err := sameNamespace(kind, root.Proc, r.view.Proc)
+			same, err := sameNamespace(kind, root, r.view)
 			if err != nil {
 				return nil, err
 			}
@@ -63,16 +63,26 @@ func checkNamespaces(all []*relative) (list fault.List, err error) {
 	return list, nil
 }
 
+// sameNamespace tells whether two processes have one in common.
+func sameNamespace(kind string, a, b *resource.View) (bool, error) {
+	one, err := a.Namespace(kind)
+	if err != nil {
+		return false, err
+	}
+	other, err := b.Namespace(kind)
+	return one == other, err
+}
+
 // sameForChildren tells whether children of a process will be in its own namespace.
-func sameForChildren(kind string, p *procfs.Proc) (bool, error) {
-	own, err := p.NS(kind)
+func sameForChildren(kind string, v *resource.View) (bool, error) {
+	own, err := v.Namespace(kind)
 	if errors.Is(err, unix.ENOENT) {
 		return true, nil // the kernel has none such
 	}
 	if err != nil {
 		return false, err
 	}
-	theirs, err := p.NS(kind + "_for_children")
+	theirs, err := v.Namespace(kind + "_for_children")
 	if errors.Is(err, unix.ENOENT) {
 		return kind == "time", nil // a pid namespace whose first process is not there yet
 	}

@@ -23,14 +23,14 @@ type bootKey struct {
 }
 
 // takeBoot reserves a place for boot code, such that two threads of a process
-// can be worked on at once.
-func (e *Tracee) takeBoot() (bootKey, error) {
+// can be worked on at once. The mappings of the task are looked up if they are nil.
+func (e *Tracee) takeBoot(maps []procfs.Mapping) (bootKey, error) {
 	leader, err := e.Leader()
 	if err != nil {
 		return bootKey{}, err
 	}
 	if e.boot == nil {
-		if e.boot, err = e.findBoot(); err != nil {
+		if e.boot, err = e.findBoot(maps); err != nil {
 			return bootKey{}, err
 		}
 	}
@@ -58,16 +58,19 @@ func (e *Tracee) takeBoot() (bootKey, error) {
 }
 
 // findBoot lists the places for boot code.
-func (e *Tracee) findBoot() ([]Addr, error) {
-	maps, err := e.maps()
-	if err != nil {
-		return nil, err
+func (e *Tracee) findBoot(maps []procfs.Mapping) ([]Addr, error) {
+	if maps == nil {
+		var err error
+		if maps, err = e.maps(); err != nil {
+			return nil, err
+		}
 	}
 	if i := slices.IndexFunc(maps, isVDSO); i >= 0 {
 		if own := ownVDSO(); own.size == maps[i].Len() && own.tail >= bootSize {
 			return bootSlots(maps[i].End, own.tail), nil
 		}
 	}
+	maps = slices.Clone(maps)
 	slices.SortStableFunc(maps, func(a, b procfs.Mapping) int { return vdsoFirst(a) - vdsoFirst(b) })
 	page := make([]byte, procfs.PageSize)
 	for _, m := range maps {

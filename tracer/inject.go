@@ -5,13 +5,16 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // InjectOptions say where scratch memory may be. The zero value is fine.
 type InjectOptions struct {
-	Avoid       []Range // must stay free
-	At          Addr    // exactly here, at a page boundary; 0 means anywhere
-	ScratchSize uint64  // in bytes of address space, default 1 MiB; only pages that are used cost memory
+	Avoid       []Range          // must stay free
+	At          Addr             // exactly here, at a page boundary; 0 means anywhere
+	ScratchSize uint64           // in bytes of address space, default 1 MiB; only pages that are used cost memory
+	Mappings    []procfs.Mapping // that the task has now; nil has them looked up
 }
 
 // State is what a thread's processor holds, and which signals it blocks.
@@ -123,7 +126,7 @@ func (e *Tracee) borrow(opt InjectOptions) (r *Remote, err error) {
 			return nil, err
 		}
 	}
-	if r.boot, err = e.takeBoot(); err != nil {
+	if r.boot, err = e.takeBoot(opt.Mappings); err != nil {
 		return nil, err
 	}
 	if err := r.mapScratch(at, facts.filtered && !e.suspended); err != nil {
@@ -279,7 +282,7 @@ func (r *Remote) prepareFinal() error {
 	}
 	r.releaseBoot()
 	r.e.boot = nil
-	boot, err := r.e.takeBoot()
+	boot, err := r.e.takeBoot(nil)
 	if errors.Is(err, ErrNoPlace) {
 		return nil
 	}

@@ -165,10 +165,12 @@ func (b *Builder) share(own tracer.FD) *stagedOpen {
 	return &stagedOpen{fd: b.fds.take(row), path: name}
 }
 
+// substitute finds what takes the place of a standard descriptor. Those that the
+// stage has opened (Offspring) do not.
 func substitute(fds []procfs.FD, want int32, not tracer.FD) (tracer.FD, bool) {
 	find := func(ok func(f *procfs.FD) bool) (tracer.FD, bool) {
 		for i := range fds {
-			if f := &fds[i]; f.Number <= 2 && tracer.FD(f.Number) != not && ok(f) {
+			if f := &fds[i]; f.Number <= 2 && f.Mode != 0 && tracer.FD(f.Number) != not && ok(f) {
 				return tracer.FD(f.Number), true
 			}
 		}

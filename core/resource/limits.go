@@ -39,7 +39,7 @@ type limitsSave struct {
 }
 
 func (limitsSave) Dump(s *Saver) error {
-	all, err := s.Proc.Limits()
+	all, err := s.allLimits()
 	if err != nil {
 		return err
 	}

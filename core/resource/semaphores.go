@@ -165,15 +165,5 @@ func (v *View) usedSince(table []byte) (bool, error) {
 
 // ownIPC tells whether the process is in our own IPC namespace.
 func (v *View) ownIPC() (bool, error) {
-	theirs, err := v.Proc.NS("ipc")
-	if err != nil {
-		return false, err
-	}
-	self, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return false, err
-	}
-	defer self.Close()
-	ours, err := self.NS("ipc")
-	return err == nil && ours == theirs, err
+	return v.InOurs("ipc")
 }

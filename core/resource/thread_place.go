@@ -45,7 +45,7 @@ func (v *View) ownPlace(tid procfs.PID) error {
 	if err != nil {
 		return err
 	}
-	common, err := v.Proc.NS("mnt")
+	common, err := v.Namespace("mnt")
 	switch {
 	case err != nil:
 		return err

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"os"
 	"slices"
 
 	"github.com/crshim/crshim/tracer/procfs"
@@ -26,27 +25,7 @@ func (v *View) userNamespace() (*userNamespace, error) {
 }
 
 // sharesUsers tells whether ids mean to the process what they mean to us.
-func (v *View) sharesUsers() (shares bool, err error) {
-	if v.users != nil {
-		return *v.users, nil
-	}
-	defer func() {
-		if err == nil {
-			v.users = &shares
-		}
-	}()
-	own, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return false, err
-	}
-	defer own.Close()
-	ours, err := own.NS("user")
-	if err != nil {
-		return false, err
-	}
-	theirs, err := v.Proc.NS("user")
-	return ours == theirs, err
-}
+func (v *View) sharesUsers() (bool, error) { return v.InOurs("user") }
 
 // idsInside are a user and a group as the process calls them. Those that its user
 // namespace does not know have the numbers that it sees for them.

@@ -61,8 +61,9 @@ type View struct {
 	lent      map[int32]bool  // descriptors that it has for the sake of the tree
 	standards map[int32]int32 // of those, what standardOf says to the one whose they are
 
-	mounts map[string]bool       // by number, nil before they were asked for
-	places map[procfs.PID]string // working directories that threads have of their own
+	mounts     map[string]bool       // by number, nil before they were asked for
+	namespaces map[string]uint64     // by kind, as far as they were asked for
+	places     map[procfs.PID]string // working directories that threads have of their own
 
 	pidfd  int                  // of the process; 0 before it was needed
 	owners map[int32]fileSignal // who gets signals, by descriptor, as far as it was asked
@@ -70,7 +71,6 @@ type View struct {
 	// What is known of other processes, by the text of a link; nil before it
 	// was asked for.
 	sameMounts *bool // what inOwnMounts has found
-	users      *bool // what sharesUsers has found
 	others     map[string][]holder
 	shared     map[string]map[int32]procfs.PID // by descriptor
 	mapped     map[inodeID]procfs.PID          // nameless files that they have mapped
@@ -252,13 +252,18 @@ func (v *View) CheckStopped(e *tracer.Tracee) error {
 // Limit is a resource limit of the process as it was when it was first asked for
 // any.
 func (v *View) Limit(resource int) (procfs.Limit, error) {
-	if v.limits == nil {
-		var err error
-		if v.limits, err = v.Proc.Limits(); err != nil {
-			return procfs.Limit{}, err
-		}
+	all, err := v.allLimits()
+	if err != nil {
+		return procfs.Limit{}, err
 	}
-	return v.limits[resource], nil
+	return all[resource], nil
+}
+
+func (v *View) allLimits() (all []procfs.Limit, err error) {
+	if v.limits == nil {
+		v.limits, err = v.Proc.Limits()
+	}
+	return v.limits, err
 }
 
 // Resident is how much memory the process has in pages of its own, in bytes.

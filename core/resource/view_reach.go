@@ -1,10 +1,7 @@
 package resource
 
 import (
-	"os"
 	"strings"
-
-	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // reach returns a name by which we find what the process finds by that one.
@@ -27,15 +24,6 @@ func (v *View) reach(name string) string {
 // inOwnMounts tells whether the process is in our mount namespace; where that
 // cannot be known, names are taken as they stand.
 func (v *View) inOwnMounts() bool {
-	theirs, err := v.Proc.NS("mnt")
-	if err != nil {
-		return true
-	}
-	self, err := procfs.Open(procfs.PID(os.Getpid()))
-	if err != nil {
-		return true
-	}
-	defer self.Close()
-	ours, err := self.NS("mnt")
-	return err != nil || ours == theirs
+	same, err := v.InOurs("mnt")
+	return err != nil || same
 }

@@ -30,12 +30,8 @@ func (f *Frozen) Leader() *tracer.Tracee { return f.Tasks[0] }
 // freeze stops every task of a process but for those that are stopped already,
 // and stay so if it fails. New threads can appear until all known ones are
 // stopped, so the list is read until it names no new one.
-func freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, stopped []*tracer.Tracee) (frozen *Frozen, err error) {
-	proc, err := procfs.Open(pid)
-	if err != nil {
-		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
-	}
-	defer proc.Close()
+func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*tracer.Tracee) (frozen *Frozen, err error) {
+	pid := proc.PID()
 	f := &Frozen{PID: pid, Tasks: slices.Clone(stopped)}
 	defer func() {
 		if err != nil {

@@ -27,6 +27,7 @@ type Member struct {
 	Parent *Member // nil for the root
 
 	session procfs.PID
+	proc    *procfs.Proc // while the tree is not complete
 }
 
 // Zombie is a process that has ended.
@@ -43,6 +44,7 @@ type Zombie struct {
 func FreezeTree(t *tracer.Tracer, claims *Claims, root procfs.PID, caller *tracer.Tracee, own procfs.PID) (tree *Tree, err error) {
 	tree = &Tree{}
 	defer func() {
+		tree.complete()
 		if err != nil {
 			err = errors.Join(err, tree.Thaw())
 		}
@@ -85,10 +87,17 @@ func FreezeTree(t *tracer.Tracer, claims *Claims, root procfs.PID, caller *trace
 // is one, is a task of it.
 func Freeze(t *tracer.Tracer, claims *Claims, pid procfs.PID, caller *tracer.Tracee) (*Tree, error) {
 	tree := &Tree{}
+	defer tree.complete()
 	if err := tree.add(t, claims, pid, nil, caller); err != nil {
 		return nil, errors.Join(err, tree.Thaw())
 	}
 	return tree, nil
+}
+
+func (t *Tree) complete() {
+	for _, m := range t.Members {
+		m.proc.Close()
+	}
 }
 
 // Root is the process at the top.
@@ -96,12 +105,11 @@ func (t *Tree) Root() *Member { return t.Members[0] }
 
 // fresh lists the children that are not known yet.
 func (t *Tree) fresh(m *Member) ([]procfs.PID, error) {
-	proc, err := procfs.Open(m.PID)
-	if err != nil {
-		return nil, fmt.Errorf("list children of pid %d: %w", m.PID, err)
+	threads := make([]procfs.PID, len(m.Tasks))
+	for i, e := range m.Tasks {
+		threads[i] = e.TID()
 	}
-	defer proc.Close()
-	pids, err := proc.Children()
+	pids, err := m.proc.ChildrenOf(threads)
 	if err != nil {
 		return nil, fmt.Errorf("list children of pid %d: %w", m.PID, err)
 	}
@@ -124,18 +132,27 @@ func (t *Tree) add(tr *tracer.Tracer, claims *Claims, pid procfs.PID, parent *Me
 	if err != nil {
 		return err
 	}
-	f, err := freeze(tr, claims, pid, append(stopped, held...))
+	proc, err := procfs.Open(pid)
 	if err != nil {
+		return &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", pid), Err: err}
+	}
+	f, err := freeze(tr, claims, proc, append(stopped, held...))
+	if err != nil {
+		proc.Close()
 		return reworded(err, pid, t.rootOr(pid))
 	}
 	f.Caller = caller
 	for _, m := range t.Members {
 		m.others = slices.DeleteFunc(m.others, func(e *tracer.Tracee) bool { return slices.Contains(held, e) })
 	}
-	m := &Member{Frozen: f, Parent: parent}
+	m := &Member{Frozen: f, Parent: parent, proc: proc}
 	t.Members = append(t.Members, m)
-	m.session, err = sessionOf(pid)
-	return err
+	session, err := unix.Getsid(int(pid))
+	m.session = procfs.PID(session)
+	if err != nil {
+		return fmt.Errorf("find session of pid %d: %w", pid, err)
+	}
+	return nil
 }
 
 // rootOr is the number of the root, or of who is to become it.
@@ -149,19 +166,6 @@ func (t *Tree) rootOr(pid procfs.PID) procfs.PID {
 // OwnTree refuses the tree that we are in.
 func OwnTree(root procfs.PID) error {
 	return &fault.Error{Code: fault.OwnTree, Object: fmt.Sprintf("pid %d", root)}
-}
-
-func sessionOf(pid procfs.PID) (procfs.PID, error) {
-	p, err := procfs.Open(pid)
-	if err != nil {
-		return 0, err
-	}
-	defer p.Close()
-	stat, err := p.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return stat.Session, nil
 }
 
 // held are tasks of a process that have been stopped for the sake of others.
@@ -207,28 +211,46 @@ func Descendants(root procfs.PID) ([]procfs.PID, error) {
 	}
 	pids := []procfs.PID{root}
 	for i := 0; i < len(pids); i++ {
-		proc, err := procfs.Open(pids[i])
-		if err != nil && i > 0 {
-			continue // it has ended
-		}
-		if err != nil {
+		children, living, err := childrenOf(pids[i])
+		switch {
+		case i == 0 && errors.Is(err, procfs.ErrGone):
 			return nil, &fault.Error{Code: fault.NoSuchProcess, Object: fmt.Sprintf("pid %d", root), Err: err}
-		}
-		children, err := proc.Children()
-		proc.Close()
-		if err != nil && i == 0 {
+		case i == 0 && err != nil:
 			return nil, fmt.Errorf("list children of pid %d: %w", root, err)
+		case i > 0 && !living:
+			pids = slices.Delete(pids, i, i+1)
+			i--
 		}
 		for _, pid := range children {
 			if int(pid) == os.Getpid() {
 				return nil, OwnTree(root)
 			}
-			if !isZombie(pid) && !slices.Contains(pids, pid) {
+			if !slices.Contains(pids, pid) {
 				pids = append(pids, pid)
 			}
 		}
 	}
 	return pids, nil
+}
+
+// childrenOf lists the children of a running process; living is false if it has
+// ended.
+func childrenOf(pid procfs.PID) (children []procfs.PID, living bool, err error) {
+	proc, err := procfs.Open(pid)
+	if err != nil {
+		return nil, false, err
+	}
+	defer proc.Close()
+	stat, err := proc.Stat()
+	if err != nil || stat.State == 'X' || stat.State == 'Z' && stat.NumThreads == 1 {
+		return nil, false, err
+	}
+	if stat.NumThreads == 1 {
+		children, err = proc.ChildrenOf([]procfs.PID{pid})
+	} else {
+		children, err = proc.Children()
+	}
+	return children, true, err
 }
 
 // sort puts the members in the order in which the tree grows again: depth first,

@@ -166,6 +166,9 @@ func (d *fdDirs) read(number int32) (FD, error) {
 	return f, nil
 }
 
+// OpenFDs lists the numbers of the open descriptors in rising order.
+func (p *Proc) OpenFDs() ([]int32, error) { return p.numbers("fd") }
+
 // FDs lists the open descriptors in rising order. Those that a running task
 // closes meanwhile are left out.
 func (p *Proc) FDs() ([]FD, error) {
@@ -174,7 +177,7 @@ func (p *Proc) FDs() ([]FD, error) {
 		return nil, err
 	}
 	defer d.close()
-	numbers, err := p.numbers("fd")
+	numbers, err := p.OpenFDs()
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,11 @@ func TestChildren(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", name, got, err, want)
 		}
 	}
-	files, told, err := p.childrenFiles()
+	threads, err := p.Threads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, told, err := p.childrenFiles(threads)
 	if err != nil || told && !slices.Equal(files, want) {
 		t.Errorf("the files: %v, %v; want %v", files, err, want)
 	}

@@ -80,7 +80,16 @@ func (p *Proc) thread(tid PID, do func(*Proc) error) error {
 // CONFIG_PROC_CHILDREN only (always with CONFIG_CHECKPOINT_RESTORE); without
 // them every process in /proc is asked for its parent.
 func (p *Proc) Children() ([]PID, error) {
-	kids, told, err := p.childrenFiles()
+	threads, err := p.Threads()
+	if err != nil {
+		return nil, err
+	}
+	return p.ChildrenOf(threads)
+}
+
+// ChildrenOf is Children for who knows the threads of the process already.
+func (p *Proc) ChildrenOf(threads []PID) ([]PID, error) {
+	kids, told, err := p.childrenFiles(threads)
 	if err == nil && !told {
 		return p.childrenScan()
 	}
@@ -88,11 +97,7 @@ func (p *Proc) Children() ([]PID, error) {
 }
 
 // childrenFiles is false if the kernel has no such files.
-func (p *Proc) childrenFiles() (kids []PID, told bool, err error) {
-	threads, err := p.Threads()
-	if err != nil {
-		return nil, false, err
-	}
+func (p *Proc) childrenFiles(threads []PID) (kids []PID, told bool, err error) {
 	for _, tid := range threads {
 		dir := "task/" + strconv.Itoa(int(tid))
 		list, err := read(p, dir+"/children", parseChildren)
