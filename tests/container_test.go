@@ -11,7 +11,7 @@ import (
 )
 
 // needsContainers skips where the user cannot have one.
-func needsContainers(t *testing.T, u user) {
+func needsContainers(t testing.TB, u user) {
 	t.Helper()
 	args := []string{"unshare", "--user", "--pid", "--fork", "true"}
 	if u.id == 0 {

@@ -52,6 +52,14 @@ type working struct {
 // script is copied to where every user can read it.
 func startWorking(t *testing.T, u user, script string, args ...string) *working {
 	t.Helper()
+	e := envWith(t, u, script)
+	j := e.start(streams{}, args...)
+	return &working{j, j.pid()}
+}
+
+// envWith is one that has a script.
+func envWith(t *testing.T, u user, script string) *env {
+	t.Helper()
 	e := newEnv(t, u)
 	if script != "" {
 		text, err := os.ReadFile(filepath.Join("programs", script))
@@ -60,8 +68,7 @@ func startWorking(t *testing.T, u user, script string, args ...string) *working 
 		}
 		e.write(e.path(script), string(text))
 	}
-	j := e.start(streams{}, args...)
-	return &working{j, j.pid()}
+	return e
 }
 
 // rounds is how many the program has done.
@@ -198,10 +205,11 @@ func (w *working) throughNamespace() {
 // own, through checkpoint, kill and restart in the midst of it.
 func TestPrograms(t *testing.T) {
 	for _, p := range []struct {
-		name    string
-		command func(t *testing.T) (script string, args []string)
-		self    bool // it can call checkpoint()
-		numbers bool // it relies on its process or thread ids, which only privilege may choose
+		name      string
+		command   func(t *testing.T) (script string, args []string)
+		self      bool // it can call checkpoint()
+		numbers   bool // it relies on its process or thread ids, which only privilege may choose
+		contained bool // it is run in a container also without -every-way
 	}{
 		{name: "python", self: true, command: func(t *testing.T) (string, []string) {
 			return "python.py", []string{installed(t, "python3"), "python.py", "threads"}
@@ -235,7 +243,7 @@ func TestPrograms(t *testing.T) {
 			installed(t, "make")
 			return "make.sh", []string{installed(t, "sh"), "make.sh"}
 		}},
-		{name: "multiprocessing", numbers: true, command: func(t *testing.T) (string, []string) {
+		{name: "multiprocessing", numbers: true, contained: true, command: func(t *testing.T) (string, []string) {
 			return "multi.py", []string{installed(t, "python3"), "multi.py"}
 		}},
 		{name: "perl-fork", numbers: true, command: func(t *testing.T) (string, []string) {
@@ -265,6 +273,12 @@ func TestPrograms(t *testing.T) {
 						w.throughNamespace()
 					}
 				})
+				if *everyWay || p.contained && u.id != 0 {
+					t.Run("container/"+u.name, func(t *testing.T) {
+						t.Parallel()
+						startContained(t, u, nil, script, args...).throughContainers()
+					})
+				}
 				if !p.self || p.numbers {
 					continue
 				}

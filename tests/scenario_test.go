@@ -123,6 +123,11 @@ func TestScenarios(t *testing.T) {
 								}
 							}
 						}
+						for _, u := range users() {
+							if i == 0 && s.contained() {
+								runScenario(t, s, contained, u)
+							}
+						}
 					}
 				})
 			}

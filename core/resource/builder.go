@@ -32,9 +32,12 @@ type Builder struct {
 	XstateSize int
 
 	memory   *tracer.Memory
-	in       *os.File    // the image, as we hold it
-	taskIn   tracer.FD   // the image, as the task holds it
-	seekable bool        // a regular file: contents can be read later than their record
+	in       *os.File  // the image, as we hold it
+	taskIn   tracer.FD // the image, as the task holds it
+	seekable bool      // a regular file: contents can be read later than their record
+
+	overMachine bool // the caller's capabilities are those over the machine
+
 	rootFile *stagedFile // that directory, where it is not the caller's own
 	fds      *descriptors
 	ptys     []*stagedPty
@@ -96,6 +99,10 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 	if err != nil {
 		return nil, err
 	}
+	users, err := v.Proc.NS("user")
+	if err != nil {
+		return nil, err
+	}
 	_, seekable := source.(*image.FileSource)
 	b := &Builder{
 		R: r, Caller: v, Tracee: e, Remote: rem,
@@ -103,7 +110,7 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 		Objects: object.NewLoaded(),
 		Warn:    func(string, ...any) {},
 		memory:  memory, in: in, taskIn: taskIn, seekable: seekable,
-		fds: newDescriptors(v, taskIn),
+		fds: newDescriptors(v, taskIn), overMachine: users == initialUser,
 	}
 	b.VPID = v.VPID()
 	for _, p := range Parts {

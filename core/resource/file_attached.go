@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,22 +30,6 @@ const (
 	ownerKind image.Kind = 6464
 )
 
-// ownerRecord is what F_SETOWN_EX, F_SETSIG and F_SETFL of fcntl(2) set.
-type ownerRecord struct {
-	Who    uint32 `doc:"0 nobody, 1 the process, 2 its first thread, 3 its process group"`
-	Signal uint32 `doc:"signal sent instead of SIGIO; 0 for SIGIO"`
-	Flags  uint32 `fmt:"oct" doc:"open flags, with O_ASYNC if it is on"`
-	_      [4]byte
-}
-
-// The values of ownerRecord.Who.
-const (
-	ownedByNobody = iota
-	ownedByProcess
-	ownedByThread
-	ownedByGroup
-)
-
 // refuseAttached names what of it cannot be saved.
 func refuseAttached(v *View, f *procfs.FD) *fault.Error {
 	if _, err := locksOf(f); err != nil {
@@ -54,64 +39,6 @@ func refuseAttached(v *View, f *procfs.FD) *fault.Error {
 		return &fault.Error{Code: fault.FileOwner, Detail: f.Target, Err: err}
 	}
 	return nil
-}
-
-// fileSignal is what ownerOf has found out.
-type fileSignal struct {
-	rec *ownerRecord
-	err error
-}
-
-// ownerOf returns nil if no signals are asked for.
-func (v *View) ownerOf(f *procfs.FD) (*ownerRecord, error) {
-	if f.Flags&unix.O_PATH != 0 {
-		return nil, nil
-	}
-	found, known := v.owners[f.Number]
-	if !known {
-		found.rec, found.err = v.askOwner(f)
-		if v.owners == nil {
-			v.owners = make(map[int32]fileSignal)
-		}
-		v.owners[f.Number] = found
-	}
-	return found.rec, found.err
-}
-
-// askOwner asks the kernel, which tells it of any descriptor of the same open
-// file, so of one of ours.
-func (v *View) askOwner(f *procfs.FD) (*ownerRecord, error) {
-	fd, err := v.duplicate(f.Number)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	owner, err := fileOwner(fd)
-	if err != nil {
-		return nil, fmt.Errorf("F_GETOWN_EX: %w", err)
-	}
-	signal, err := unix.FcntlInt(uintptr(fd), unix.F_GETSIG, 0)
-	if err != nil {
-		return nil, fmt.Errorf("F_GETSIG: %w", err)
-	}
-	rec := &ownerRecord{Signal: uint32(signal), Flags: f.Flags &^ unix.O_CLOEXEC}
-	own := procfs.PID(owner.PID) == v.PID
-	switch {
-	case owner.PID == 0:
-		if signal == 0 && f.Flags&unix.O_ASYNC == 0 {
-			return nil, nil
-		}
-	case owner.Type == fOwnerPID && own:
-		rec.Who = ownedByProcess
-	case owner.Type == fOwnerTID && own:
-		rec.Who = ownedByThread
-	case owner.Type == fOwnerPGRP && procfs.PID(owner.PID) == v.Stat.Pgrp:
-		rec.Who = ownedByGroup
-	default:
-		what := [...]string{fOwnerTID: "thread", fOwnerPID: "process", fOwnerPGRP: "process group"}[owner.Type]
-		return nil, fmt.Errorf("signals about it go to %s %d: %w", what, owner.PID, unix.EOPNOTSUPP)
-	}
-	return rec, nil
 }
 
 // dumpAttached writes what is attached to an open file, behind its records.
@@ -132,9 +59,10 @@ func dumpAttached(s *Saver, f *procfs.FD, ref object.Ref) error {
 	return s.W.Put(uint32(ref), owner)
 }
 
-// dumpOwnLocks writes the locks that belong to the process, and not to the open
-// file, where that is the matter of another one.
-func dumpOwnLocks(s *Saver, f *procfs.FD, ref object.Ref) error {
+// dumpOwnAttached writes the locks that belong to the process, and not to the open
+// file, where that is the matter of another one, and that signals about it go to
+// this one.
+func dumpOwnAttached(s *Saver, f *procfs.FD, ref object.Ref) error {
 	locks, err := locksOf(f)
 	if err != nil {
 		return err
@@ -147,7 +75,17 @@ func dumpOwnLocks(s *Saver, f *procfs.FD, ref object.Ref) error {
 			return err
 		}
 	}
-	return nil
+	if kindOf(s.View, f) == &external {
+		return nil
+	}
+	owner, err := s.ownerOf(f)
+	if errors.Is(err, errForeignOwner) {
+		return nil // whose matter the file is was refused, or it leads outside
+	}
+	if err != nil || owner == nil {
+		return err
+	}
+	return s.W.Put(uint32(ref), owner)
 }
 
 // attached is what is attached to an open file of the image.
@@ -225,30 +163,9 @@ func (r *filesRestore) commitAttached(p *tracer.Program, final map[tracer.FD]tra
 		for i := range e.locks {
 			e.locks[i].commit(p, e.final)
 		}
-	}
-}
-
-// commit makes the task itself the owner, or its process group.
-func (rec *ownerRecord) commit(p *tracer.Program, fd tracer.FD) {
-	typ := fOwnerPID
-	var who tracer.Arg
-	switch rec.Who {
-	case ownedByProcess:
-		who = p.Getpid()
-	case ownedByThread:
-		typ, who = fOwnerTID, p.Gettid()
-	case ownedByGroup:
-		typ, who = fOwnerPGRP, p.Call(unix.SYS_GETPGID, tracer.Imm(0))
-	}
-	if who != nil {
-		owner := p.Buffer(16) // struct f_owner_ex: two ints
-		p.Store(owner, tracer.Imm(uint64(typ)))
-		p.Store(owner+4, who)
-		p.Fcntl(fd, unix.F_SETOWN_EX, tracer.Ptr(owner))
-	}
-	p.Fcntl(fd, unix.F_SETSIG, tracer.Imm(rec.Signal))
-	if rec.Flags&unix.O_ASYNC != 0 {
-		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(rec.Flags&settable))
+		if e.owner != nil && !e.replaces {
+			e.owner.commit(p, final[e.at])
+		}
 	}
 }
 

@@ -277,12 +277,17 @@ func (b *Builder) setOption(p *tracer.Program, fd tracer.Arg, o *option, value [
 		// The kernel doubles what it is given (socket(7)).
 		n := leUint32(value) / 2
 		putUint32(value, n)
-		if b.capable(capNetAdmin) { // more than the sysctl allows
+		if b.mayForceBuffers() { // more than the sysctl allows
 			name = map[int]int{unix.SO_SNDBUF: unix.SO_SNDBUFFORCE, unix.SO_RCVBUF: unix.SO_RCVBUFFORCE}[name]
 		}
 	}
 	return setsockopt(p, fd, o.level, name, value)
 }
+
+// mayForceBuffers tells whether the caller may give sockets more room than the
+// host allows. It takes CAP_NET_ADMIN over the machine, also in a network
+// namespace of its own (sockopt_capable of net/core/sock.c).
+func (b *Builder) mayForceBuffers() bool { return b.overMachine && b.capable(capNetAdmin) }
 
 // sameOptions compares what the kernel has made of those options that count.
 func sameOptions(fd int, kind sockets, want []socketOption, counts func(*option) bool) error {

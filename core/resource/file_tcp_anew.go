@@ -163,7 +163,7 @@ func (b *Builder) listenAt(s *inetSocket, at *endAddress, room uint32) (tracer.F
 		p.Fcntl(fd, unix.F_SETFL, tracer.Imm(unix.O_NONBLOCK)) // accept(2) of MPTCP knows no SO_RCVTIMEO
 		if room > 0 {                                          // it counts from the first segment on, by the window scale
 			name := unix.SO_RCVBUF
-			if b.capable(capNetAdmin) {
+			if b.mayForceBuffers() {
 				name = unix.SO_RCVBUFFORCE
 			}
 			b.setInt(fd, unix.SOL_SOCKET, name, min(room, mostQueued/4)*2, s.name)

@@ -125,7 +125,7 @@ func (b *Builder) finishPairs() error {
 // fillFar is fill, where the kernel allows with a buffer that holds all of it
 // for that long.
 func (s *inetSocket) fillFar(b *Builder, data []byte) error {
-	if len(data) <= plainBuffer || !b.capable(capNetAdmin) || s.protocol != 0 {
+	if len(data) <= plainBuffer || !b.mayForceBuffers() || s.protocol != 0 {
 		return s.fill(b, s.open.fd, data)
 	}
 	if err := b.Flush(); err != nil {

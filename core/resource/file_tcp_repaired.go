@@ -51,8 +51,12 @@ func (s *inetSocket) loadKept(b *Builder, c *connection) error {
 		set(unix.IPPROTO_TCP, tcpTimestamp, r.Timestamp)
 	}
 	buffers := func(send, receive uint32) { // the kernel doubles what it is given (socket(7))
-		set(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, send/2)
-		set(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receive/2)
+		sndbuf, rcvbuf := unix.SO_SNDBUF, unix.SO_RCVBUF
+		if b.mayForceBuffers() {
+			sndbuf, rcvbuf = unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE
+		}
+		set(unix.SOL_SOCKET, sndbuf, send/2)
+		set(unix.SOL_SOCKET, rcvbuf, receive/2)
 	}
 	buffers(max(r.SendBuffer, 2*c.Unsent), max(r.ReceiveBuffer, 2*c.Unread)) // to fill them at once
 	// What has been sent and what has not is all put back as sent: what the

@@ -35,6 +35,7 @@ type stagedEntry struct {
 
 	open  *stagedOpen
 	locks []lockRecord // of the process, by an open file that another one has as well
+	owner *ownerRecord // of such an open file, if it is this process
 }
 
 // heldForTree stands in the place of the close-on-exec flag of a descriptor that
@@ -125,10 +126,10 @@ func (r *filesRestore) loadEntry(b *Builder, entry *image.FDEntry, fd tracer.FD)
 		if err != nil {
 			return err
 		}
-		if own.owner != nil || slices.ContainsFunc(own.locks, func(l lockRecord) bool { return l.Kind != lockPOSIX }) {
+		if own.owner != nil && own.owner.Who == ownedByNobody || slices.ContainsFunc(own.locks, func(l lockRecord) bool { return l.Kind != lockPOSIX }) {
 			return badImage(fault.ImageValue, fmt.Sprintf("fd %d", entry.FD), "has what belongs to an open file, again")
 		}
-		staged.open, staged.locks = open, own.locks
+		staged.open, staged.locks, staged.owner = open, own.locks, own.owner
 	} else {
 		defer func() { open.fd = staged.at }() // later descriptors share it from there
 		r.opened = append(r.opened, open)

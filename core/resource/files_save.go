@@ -96,8 +96,8 @@ func (*filesSave) Dump(s *Saver) error {
 		}
 		if s.covered[f.Number] && !locked[ref] {
 			locked[ref] = true
-			if err := dumpOwnLocks(s, f, ref); err != nil {
-				return fmt.Errorf("save locks of %s: %w", s.FDName(f.Number), err)
+			if err := dumpOwnAttached(s, f, ref); err != nil {
+				return fmt.Errorf("save what %s has of it: %w", s.FDName(f.Number), err)
 			}
 		}
 	}

@@ -23,7 +23,7 @@ var semaphores = Part{
 	Name:    "System V semaphores",
 	Support: Refused,
 	Note: "A process with adjustments of SEM_UNDO is refused. Sets of semaphores stay where they are, those of a container come back with " +
-		"it. Of a process with threads it is only known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started.",
+		"it. Of a process that has, or had, threads it is only known that it may have adjustments: it is refused if a set of its IPC namespace has been used since it was started.",
 	Save: func() Saving { return new(semaphoresSave) },
 }
 
@@ -47,15 +47,13 @@ func (g *semaphoresSave) Ask(s *Saver, p *tracer.Program) {
 	const semInfo = 19 // SEM_INFO of semctl(2)
 	g.sets = s.answer(p, seminfoSize)
 	p.Call(unix.SYS_SEMCTL, tracer.Imm(0), tracer.Imm(0), tracer.Imm(semInfo), tracer.Ptr(g.sets.at)).Tolerate()
-	if s.Status.Threads > 1 {
-		fd := p.Openat(tracer.Int(unix.AT_FDCWD), "/proc/sysvipc/sem", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0).Tolerate()
-		for range semPages {
-			page := semPage{answer: s.answer(p, int(procfs.PageSize))}
-			page.told = p.Read(fd, page.at, procfs.PageSize).Tolerate()
-			g.table = append(g.table, page)
-		}
-		p.Close(fd).Tolerate()
+	fd := p.Openat(tracer.Int(unix.AT_FDCWD), "/proc/sysvipc/sem", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0).Tolerate()
+	for range semPages {
+		page := semPage{answer: s.answer(p, int(procfs.PageSize))}
+		page.told = p.Read(fd, page.at, procfs.PageSize).Tolerate()
+		g.table = append(g.table, page)
 	}
+	p.Close(fd).Tolerate()
 }
 
 // struct seminfo of <linux/sem.h>: ten ints, of which SEM_INFO makes the eighth
@@ -65,16 +63,19 @@ const (
 	seminfoSets = 28
 )
 
-// Answered refuses a process with threads in an IPC namespace of which we know
-// only that it has semaphores.
+// Answered refuses a process with a list of adjustments in an IPC namespace of
+// which we know only that it has semaphores.
 func (g *semaphoresSave) Answered(s *Saver) error {
 	own, err := s.ownIPC()
-	if err != nil || own || s.Status.Threads == 1 {
+	if err != nil || own {
 		return err
 	}
 	n := binary.LittleEndian.Uint32(g.sets.data[seminfoSets:])
 	if n == 0 {
 		return nil
+	}
+	if none, err := s.withoutUndo(); err != nil || none {
+		return err
 	}
 	var table []byte
 	used := true // as long as the end is not seen
@@ -89,7 +90,7 @@ func (g *semaphoresSave) Answered(s *Saver) error {
 		table = append(table, page.data[:page.told.Result()]...)
 	}
 	if used || err != nil {
-		return &fault.Error{Code: fault.SemaphoreUndo, Object: s.Name(), Detail: fmt.Sprintf("perhaps: it has threads, and its IPC namespace %d sets", n), Err: err}
+		return &fault.Error{Code: fault.SemaphoreUndo, Object: s.Name(), Detail: fmt.Sprintf("perhaps: it has, or had, threads, and its IPC namespace %d sets", n), Err: err}
 	}
 	return nil
 }
@@ -133,7 +134,7 @@ func (v *View) withoutUndo() (bool, error) {
 func (v *View) semaphoresUsed() (bool, error) {
 	own, err := v.ownIPC()
 	if err != nil || !own {
-		return v.Status.Threads == 1, err
+		return false, err
 	}
 	table, err := os.ReadFile("/proc/sysvipc/sem")
 	if err != nil {

@@ -116,6 +116,85 @@ static void crowd_setup(void)
 
 static void crowd_verify(int cycle) { all(cycle); }
 
+/* ---- pipes that send signals to one below the first process ---- */
+
+static int shared_pipe[2];
+static volatile sig_atomic_t owner_signals;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	owner_signals++;
+}
+
+static void own_pipe(int fd, int who, int sig)
+{
+	check(signal(sig, count_signal) != SIG_ERR);
+	check_eq(fcntl(fd, F_SETOWN, who), 0);
+	check_eq(fcntl(fd, F_SETSIG, sig), 0);
+	check_eq(fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK), 0);
+}
+
+static void owned(int fd, int to, int who)
+{
+	char c;
+
+	owner_signals = 0;
+	check_eq(fcntl(fd, F_GETOWN), who);
+	check_eq(fcntl(fd, F_GETFL), O_ASYNC | O_NONBLOCK);
+	check_eq(write(to, "x", 1), 1);
+	check_eq(owner_signals, 1);
+	check_eq(read(fd, &c, 1), 1);
+}
+
+/* One of its own, and the one that the first process has, too. */
+static int kept[2];
+
+static void owner_begin(void)
+{
+	check_eq(pipe(kept), 0);
+	own_pipe(kept[0], getpid(), SIGRTMIN);
+	own_pipe(shared_pipe[0], getpid(), SIGRTMIN + 1);
+}
+
+static void owner_child(int cycle)
+{
+	(void)cycle;
+	owned(kept[0], kept[1], getpid());
+	owned(shared_pipe[0], shared_pipe[1], getpid());
+}
+
+static const struct child owner = { owner_begin, owner_child };
+
+static void led_begin(void)
+{
+	check_eq(setpgid(0, 0), 0);
+	check_eq(pipe(kept), 0);
+	own_pipe(kept[0], -getpid(), SIGRTMIN);
+}
+
+static void led_child(int cycle)
+{
+	(void)cycle;
+	owned(kept[0], kept[1], -getpgrp());
+}
+
+static const struct child led = { led_begin, led_child };
+
+static void owners_setup(void)
+{
+	share();
+	check_eq(pipe(shared_pipe), 0);
+	grow(&owner);
+	grow(&led);
+}
+
+static void owners_verify(int cycle)
+{
+	all(cycle);
+	check_eq(fcntl(shared_pipe[0], F_GETFL), O_ASYNC | O_NONBLOCK);
+}
+
 /* ---- System V shared memory ---- */
 
 enum { PAGE = 4096 };
@@ -349,6 +428,7 @@ SCENARIOS(
 	{ .name = "named", .flags = EXTERNAL, .setup = named_setup, .verify = named_verify },
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
 	{ .name = "crowd", .flags = EXTERNAL, .setup = crowd_setup, .verify = crowd_verify },
+	{ .name = "owners", .flags = EXTERNAL, .setup = owners_setup, .verify = owners_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
 	{ .name = "semaphores", .flags = EXTERNAL, .setup = semaphores_setup, .verify = semaphores_verify },
 	{ .name = "siblings", .flags = EXTERNAL | REFUSED, .setup = siblings_setup, .refused = EOPNOTSUPP },
