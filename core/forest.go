@@ -148,7 +148,7 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		_, taken := place[rec.VPID]
 		switch {
 		case rec.VPID <= 0 || taken, known != (i > 0), rec.VPgrp < 0, rec.VSession < 0, rec.ExitSignal < 0 || rec.ExitSignal > 64,
-			rec.Shares&^image.SharesMask != 0, rec.Shares != 0 && (!known || rec.State == image.ProcessEnded), !madeWell:
+			rec.Shares&^image.SharesMask != 0, rec.Shares&(image.SharesVM|image.SharesSighand) == image.SharesSighand, rec.Shares != 0 && (!known || rec.State == image.ProcessEnded), !madeWell:
 			return nil, badForest("process %d, child of %d", rec.VPID, rec.VPPID)
 		case !f.nests(&p):
 			return nil, badForest("process %d in a pid namespace", rec.VPID)

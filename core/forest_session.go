@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crshim/crshim/core/image"
 )
 
 // stray is a session in which processes are that have not got it of those from
@@ -60,6 +62,9 @@ func (f *forest) findStrays() error {
 		if slices.Contains(numbers, 0) || !slices.Equal(numbers, s.numbers) || s.parent != p.parent || p.maker != p.parent || s.signal != unix.Signal(p.ExitSignal) {
 			return badForest("process %d in session %d", p.VPID, p.VSession)
 		}
+		if p.Shares&image.SharesVM != 0 {
+			return badForest("process %d in session %d, with the memory of another one", p.VPID, p.VSession)
+		}
 		s.processes = append(s.processes, i)
 		s.shares |= p.Shares
 	}
@@ -86,7 +91,9 @@ func (f *forest) findLeader(s *stray) error {
 			if s.shares&^f.living[i].Shares != 0 { // they get it by way of the leader
 				return badForest("process %d shares what others of session %d have", f.living[i].VPID, s.number)
 			}
-			s.shares = f.living[i].Shares
+			if s.shares = f.living[i].Shares; s.shares&image.SharesVM != 0 {
+				return badForest("process %d, with the memory of another one, leads session %d", f.living[i].VPID, s.number)
+			}
 			return s.check(&f.living[i])
 		}
 	}

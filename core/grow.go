@@ -50,7 +50,9 @@ func (r *restart) load(p *plant) (err error) {
 	p.builder.XstateSize = int(r.fpu.XstateSize)
 	p.builder.Policy, p.builder.Warn = r.policy, r.warn
 	if p.parent >= 0 {
-		p.builder.Inherit(r.plants[p.maker].builder, p.Shares)
+		if err := p.builder.Inherit(r.plants[p.maker].builder, p.Shares); err != nil {
+			return err
+		}
 	}
 	if p.parent < 0 && r.within != nil {
 		// By restart(2) it comes into namespaces that stay as they are.
@@ -104,7 +106,11 @@ func (r *restart) grow() error {
 		p.kept = made.remote != nil && (proc.parent == 0 || parent.kept) && !parent.leads && !parent.moved
 		r.plants = append(r.plants, p)
 		if p.remote == nil {
-			if p.remote, err = p.tracee.Borrow(tracer.InjectOptions{ScratchSize: scratchSize}); err != nil {
+			options := tracer.InjectOptions{ScratchSize: scratchSize}
+			if options.At, err = r.roomFor(p.maker, p.Shares); err != nil {
+				return err
+			}
+			if p.remote, err = p.tracee.Borrow(options); err != nil {
 				return err
 			}
 		}
@@ -172,29 +178,41 @@ func together(shares uint32) (flags uint64) {
 	if shares&image.SharesFS != 0 {
 		flags |= unix.CLONE_FS
 	}
+	if shares&image.SharesVM != 0 {
+		flags |= unix.CLONE_VM
+	}
+	if shares&image.SharesSighand != 0 {
+		flags |= unix.CLONE_SIGHAND
+	}
 	return flags
 }
 
 // fork has a staged process make a child of those numbers, with flags of clone(2).
 func (r *restart) fork(parent *plant, numbers []int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
-	return r.forkBy(parent.remote, parent.view.Name(), numbers, signal, flags)
+	return r.forkBy(parent.remote, parent.view.Name(), numbers, signal, flags, 0)
 }
 
-func (r *restart) forkBy(parent *tracer.Remote, name string, numbers []int32, signal unix.Signal, flags uint64) (*tracer.Tracee, error) {
-	child, err := r.forkBorrowed(parent, name, numbers, signal, flags)
+func (r *restart) forkBy(parent *tracer.Remote, name string, numbers []int32, signal unix.Signal, flags uint64, at tracer.Addr) (*tracer.Tracee, error) {
+	child, err := r.forkBorrowed(parent, name, numbers, signal, flags, at)
 	if err != nil {
 		return nil, err
 	}
 	return child.Settle()
 }
 
-// forkBorrowed is forkBy of one that is going to be worked on.
-func (r *restart) forkBorrowed(parent *tracer.Remote, name string, numbers []int32, signal unix.Signal, flags uint64) (*tracer.Remote, error) {
-	child, err := parent.ForkBorrowed(r.choice(numbers, r.numbers), signal, flags)
+// forkBorrowed is forkBy of one that is going to be worked on. at is that of roomFor.
+func (r *restart) forkBorrowed(parent *tracer.Remote, name string, numbers []int32, signal unix.Signal, flags uint64, at tracer.Addr) (*tracer.Remote, error) {
+	fork := func(tids []tracer.TID) (*tracer.Remote, error) {
+		if at != 0 {
+			return parent.ForkSharing(tids, signal, flags, at)
+		}
+		return parent.ForkBorrowed(tids, signal, flags)
+	}
+	child, err := fork(r.choice(numbers, r.numbers))
 	if errors.Is(err, unix.EEXIST) && !r.keepPIDs && r.numbers {
 		// Somebody was faster, or it is that of a process group or a session.
 		r.warn("process id %d is taken: the process gets another one", numbers[0])
-		child, err = parent.ForkBorrowed(r.choice(numbers, false), signal, flags)
+		child, err = fork(r.choice(numbers, false))
 	}
 	switch {
 	case errors.Is(err, unix.EEXIST):
@@ -273,7 +291,21 @@ func (r *restart) commit() error {
 		}
 		p.lost = true // no longer who it was
 	}
+	for _, p := range r.plants {
+		if err := p.builder.CommitSharing(); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// roomFor is where a process that has the memory of its maker has its scratch memory
+// in that; anywhere, if it has its own.
+func (r *restart) roomFor(maker int, shares uint32) (tracer.Addr, error) {
+	if shares&image.SharesVM == 0 {
+		return 0, nil
+	}
+	return r.plants[maker].builder.RoomFor(scratchSize)
 }
 
 // giveBack ends the borrowing. If the restart has failed no child is left.

@@ -35,7 +35,11 @@ func (r *restart) bear(i int) (*born, error) {
 	}
 	p := &r.forest.living[i]
 	parent := r.plants[p.parent]
-	child, err := r.forkBorrowed(parent.remote, parent.view.Name(), p.numbers(), unix.Signal(p.ExitSignal), r.forest.cloned(p))
+	at, err := r.roomFor(p.maker, p.Shares)
+	if err != nil {
+		return nil, err
+	}
+	child, err := r.forkBorrowed(parent.remote, parent.view.Name(), p.numbers(), unix.Signal(p.ExitSignal), r.forest.cloned(p), at)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +73,7 @@ func (r *restart) bearAll(s *stray) error {
 		}
 		for _, i := range s.processes {
 			p := &r.forest.living[i]
-			child, err := r.forkBy(rem, parent.view.Name(), p.numbers(), 0, unix.CLONE_PARENT|r.forest.cloned(p))
+			child, err := r.forkBy(rem, parent.view.Name(), p.numbers(), 0, unix.CLONE_PARENT|r.forest.cloned(p), 0)
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,11 @@ func (r *restart) bearSibling(maker *plant, k int) error {
 			return err
 		}
 	}
-	child, err := r.forkBy(maker.remote, maker.view.Name(), p.numbers(), 0, unix.CLONE_PARENT|together(p.Shares))
+	at, err := r.roomFor(p.maker, p.Shares)
+	if err != nil {
+		return err
+	}
+	child, err := r.forkBy(maker.remote, maker.view.Name(), p.numbers(), 0, unix.CLONE_PARENT|together(p.Shares), at)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,11 @@ func (c *checkpoint) borrow(do func() error) (err error) {
 		if i == 0 && len(c.members) > 1 {
 			options.ScratchSize = c.roomToGather()
 		}
+		if with := c.tree.MemoryOf(i); with != i {
+			if err := m.Leader().ShareMemory(c.members[with].Leader()); err != nil {
+				return err
+			}
+		}
 		if m.remote, err = m.Leader().Borrow(options); err != nil {
 			return err
 		}

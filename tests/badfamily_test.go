@@ -109,6 +109,7 @@ func TestBadFamilyValues(t *testing.T) {
 			patch(fmt.Sprintf("ended with %#x", status), last, exitCode, u32(status), unix.EINVAL)
 		}
 		patch("shares what nobody can", child, shares, u32(8), unix.EINVAL)
+		patch("shares the memory that it has its own of", child, shares, u32(image.SharesVM), unix.EINVAL)
 		patch("shares the table that it has its own of", child, shares, u32(image.SharesFiles), unix.EINVAL)
 		patch("one that has ended shares", last, shares, u32(image.SharesFS), unix.EINVAL)
 		patch("the first one shares", first, shares, u32(image.SharesFS), unix.EINVAL)

@@ -104,3 +104,48 @@ func TestBadHeld(t *testing.T) {
 	b.try(glibc, "file")
 	b.nobodyLeft()
 }
+
+// TestBadSharers: who has the memory of the caller, which is the one that they are
+// made in, is gone as well, and leaves nothing there.
+func TestBadSharers(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		b := newBadTree(t, u, "clonevm")
+		const mapCount = 4
+		tasks, maps := 0, 0
+		var sharer *image.Record // its address space
+		for i, rec := range b.raw.records {
+			switch rec.Kind {
+			case image.KindTask:
+				tasks++
+			case image.KindMM:
+				if n := binary.LittleEndian.Uint32(b.raw.bytes[rec.Offset+8+mapCount:]); n == 0 {
+					sharer = rec
+				} else {
+					maps++
+				}
+			}
+			if rec.Kind == image.KindTask && tasks > 1 || i == len(b.raw.records)-1 {
+				b.add(fmt.Sprintf("cut before %s at %d", rec.Name(), rec.Offset), b.raw.bytes[:rec.Offset], unix.EPIPE)
+			}
+		}
+		if tasks != 6 || maps != 2 {
+			t.Fatalf("%d processes with %d address spaces in the image, want 6 with 2", tasks, maps)
+		}
+		bad := slices.Clone(b.raw.bytes)
+		bad[sharer.Offset+8+mapCount] = 1
+		b.add("a mapping of one that has none", b.raw.signed(bad), unix.EINVAL)
+		b.try(glibc, "file")
+		b.nobodyLeft()
+	})
+}
+
+// TestKilledSharers: the same if the supervisor is killed when all are there.
+func TestKilledSharers(t *testing.T) {
+	eachUser(t, func(t *testing.T, u user) {
+		b := newBadTree(t, u, "clonevm")
+		if got := b.outcome(b.victimOf("stage")); got != "as before" {
+			t.Errorf("the caller is %s", got)
+		}
+		b.nobodyLeft()
+	})
+}

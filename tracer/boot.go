@@ -16,7 +16,7 @@ import (
 // executable mapping). The page is private to the process from then on; the
 // bytes are cleared again afterwards.
 
-// bootKey is one place for boot code, in one process.
+// bootKey is one place for boot code, in the memory of one process.
 type bootKey struct {
 	leader TID
 	addr   Addr
@@ -25,7 +25,7 @@ type bootKey struct {
 // takeBoot reserves a place for boot code, such that two threads of a process
 // can be worked on at once. The mappings of the task are looked up if they are nil.
 func (e *Tracee) takeBoot(maps []procfs.Mapping) (bootKey, error) {
-	leader, err := e.Leader()
+	leader, err := e.space()
 	if err != nil {
 		return bootKey{}, err
 	}

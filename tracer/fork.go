@@ -72,14 +72,14 @@ func (r *Remote) ForkBorrowed(tids []TID, signal unix.Signal, flags uint64) (*Re
 	if err := r.ready(); err != nil {
 		return nil, err
 	}
-	child, err := r.fork(tids, signal, flags)
+	child, err := r.fork(tids, signal, flags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("fork task %d: %w", r.e.tid, err)
 	}
 	return child, nil
 }
 
-func (r *Remote) fork(tids []TID, signal unix.Signal, flags uint64) (child *Remote, err error) {
+func (r *Remote) fork(tids []TID, signal unix.Signal, flags uint64, at Addr) (child *Remote, err error) {
 	e := r.e
 	e.events = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK // the latter if the signal is SIGCHLD
 	defer func() {
@@ -109,6 +109,9 @@ func (r *Remote) fork(tids []TID, signal unix.Signal, flags uint64) (child *Remo
 	}
 	if err := p.Run(); err != nil {
 		return nil, err
+	}
+	if flags&unix.CLONE_VM != 0 {
+		return r.adoptSharing(at)
 	}
 	return r.adopt()
 }
@@ -143,7 +146,7 @@ func (r *Remote) adopt() (*Remote, error) {
 	empty := part{loan.at.header.Start + headerUndo, words(uint64(loan.undo), uint64(loan.undoEnd))}
 	err = errors.Join(c.setOptions(), c.transfer(unix.ProcessVMWritev, []part{empty}))
 	if err == nil {
-		err = loan.unmapAreas()
+		err = errors.Join(loan.unmapAreas(), r.forgetBoots(c))
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Kill(), loan.GiveBack(true))

@@ -44,6 +44,9 @@ type Tracee struct {
 	stop      Stop
 	boot      []Addr   // boot slots of its memory, nil until looked for
 	pipe      *os.File // keeps a blank waiting, nil for other tasks
+
+	sharesWith TID  // the process whose memory it has, 0 for its own
+	shared     bool // with another process
 }
 
 // Seize attaches to a running or stopped thread without stopping it

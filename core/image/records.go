@@ -71,7 +71,7 @@ type Process struct {
 	ExitCode   int32    `doc:"of one that has ended, as wait(2) gives it"`
 	ExitSignal int32    `doc:"signal to the parent at its end, 0 for none"`
 	Name       [16]byte `doc:"command name of one that has ended"`
-	Shares     uint32   `fmt:"flags" flags:"1=FILES 2=FS" doc:"what it has together with its maker: FILES the descriptor table, FS working directory, root and umask (clone(2))"`
+	Shares     uint32   `fmt:"flags" flags:"1=FILES 2=FS 4=VM 8=SIGHAND" doc:"what it has together with its maker: FILES the descriptor table, FS working directory, root and umask, VM memory, SIGHAND signal handlers (clone(2))"`
 	Maker      int32    `doc:"process id of the sibling that it has that of; 0 if it is the parent"`
 	_          [4]byte  `doc:"padding"`
 }
@@ -87,9 +87,11 @@ const processAlone = 48
 
 // Bits of Process.Shares.
 const (
-	SharesFiles = 1 << 0
-	SharesFS    = 1 << 1
-	SharesMask  = SharesFiles | SharesFS
+	SharesFiles   = 1 << 0
+	SharesFS      = 1 << 1
+	SharesVM      = 1 << 2
+	SharesSighand = 1 << 3
+	SharesMask    = SharesFiles | SharesFS | SharesVM | SharesSighand
 )
 
 // Container says in what namespaces the processes are, if the first one is also

@@ -131,13 +131,18 @@ func NewBuilder(v *View, saved procfs.PID, r *image.Reader, in *os.File, taskIn 
 // has together with it (image.Process.Shares). That is the parent's to bring back,
 // whose commit comes later: the child has nothing of it by itself. A sibling that
 // has made it stands for the parent in all of this.
-func (b *Builder) Inherit(parent *Builder, shares uint32) {
+func (b *Builder) Inherit(parent *Builder, shares uint32) error {
 	if b.shares = shares; shares&image.SharesFiles != 0 {
 		b.fds.numbering = parent.fds.numbering
 	}
 	b.Objects = parent.Objects.Child()
 	b.Policy.Descriptors, b.Policy.Stopped = nil, false // of the first process alone
 	b.parent = parent
+	if !b.sharesMemory() {
+		return nil
+	}
+	b.Layout = parent.Layout
+	return b.undoStage() // what lies in that memory is the parent's to drop
 }
 
 // forked tells whether the process has come from its parent just now: what it is
@@ -175,7 +180,11 @@ func (b *Builder) undoStage() error {
 	if err := b.Remote.Keep(); err != nil {
 		return err
 	}
-	for _, gap := range b.Layout.Gaps(b.Remote.Scratch()) {
+	gaps := b.Layout.Gaps(b.Remote.Scratch())
+	if b.sharesMemory() {
+		gaps = nil
+	}
+	for _, gap := range gaps {
 		if err := b.Remote.Undo(unix.SYS_MUNMAP, uint64(gap.Start), gap.Len()); err != nil {
 			return err
 		}
@@ -272,6 +281,15 @@ func (b *Builder) Commit() error {
 			c.Committed(b)
 		}
 	}
+	if b.sharesMemory() {
+		return nil // CommitSharing does the rest
+	}
+	return b.wake()
+}
+
+// wake has the first thread be in the call that it was in.
+func (b *Builder) wake() error {
+	leader := b.Threads[0]
 	if err := b.resumeSleep(leader, b.Remote.Interrupted); err != nil {
 		return &fault.Error{Code: fault.CommitFailed, Object: b.Caller.Name(), Err: err}
 	}

@@ -66,7 +66,10 @@ func (r *handlersRestore) Load(b *Builder) (err error) {
 	return err
 }
 
-func (r *handlersRestore) Commit(_ *Builder, p *tracer.Program) error {
+func (r *handlersRestore) Commit(b *Builder, p *tracer.Program) error {
+	if b.shares&image.SharesSighand != 0 {
+		return nil // who has made it brings them back
+	}
 	raw := make([]byte, 0, nSignals*sigactionSize)
 	for _, w := range r.actions.Words {
 		raw = binary.LittleEndian.AppendUint64(raw, w)

@@ -12,6 +12,9 @@ import (
 
 // Commit drops the caller's memory and moves the staged memory into place.
 func (r *memoryRestore) Commit(b *Builder, p *tracer.Program) error {
+	if b.sharesMemory() {
+		return nil
+	}
 	for _, segment := range r.refill {
 		segment.commit(b, p)
 	}

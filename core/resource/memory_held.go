@@ -71,12 +71,13 @@ func (t *Tree) sharedMemory() fault.List {
 	t.held = make(map[*View][]heldMemory)
 	for _, s := range all {
 		switch {
-		case s.top == s.view:
+		case s.top.owner() == s.view:
 		case isSharedPool(s.mapping) || s.mapping.Flags&procfs.VMHugeTLB != 0 || inodeKindOf(s.mapping) == &sysvSegment:
 			list = append(list, &fault.Error{Code: fault.MemoryShared, Object: s.view.MappingName(s.mapping),
 				Detail: fmt.Sprintf("with %s, while %s has it no more", s.other.Name(), s.top.Name())})
 		default:
-			t.held[s.top] = append(t.held[s.top], s.heldMemory)
+			top := s.top.owner()
+			t.held[top] = append(t.held[top], s.heldMemory)
 		}
 	}
 	return list

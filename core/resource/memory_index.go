@@ -98,7 +98,7 @@ func (t *Tree) index(v *View, own, above []byte) (err error) {
 	if x.guards, x.pages, err = pagemap.Split(all, worth, procfs.Guard); err != nil {
 		return err
 	}
-	parent := t.parents[v]
+	parent := t.above(v)
 	if parent == nil {
 		return nil
 	}

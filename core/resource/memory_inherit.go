@@ -25,7 +25,7 @@ const inheritKind image.Kind = 6213
 
 // legacy is the same mapping of the parent, nil if there is none to inherit.
 func (v *View) legacy(m *procfs.Mapping) *procfs.Mapping {
-	parent := v.tree.parents[v]
+	parent := v.tree.above(v)
 	if parent == nil {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (d *Saver) inherit(m *procfs.Mapping, pages []procfs.Range) ([]procfs.Range
 	if from == nil {
 		return pages, nil
 	}
-	lacks, same := d.tree.parents[d.View].index.worthSaving(from), d.index.same[m.Start]
+	lacks, same := d.tree.above(d.View).index.worthSaving(from), d.index.same[m.Start]
 	if len(same) == 0 && len(lacks) > 0 {
 		return pages, nil
 	}

@@ -46,6 +46,10 @@ func (r *memoryRestore) Load(b *Builder) error {
 	if err != nil {
 		return err
 	}
+	if b.sharesMemory() {
+		b.mem = b.parent.mem
+		return loadSharing(b, mm)
+	}
 	r.mm, b.mem = mm, r
 	if err := mayBeReplaced(b.Caller); err != nil {
 		return err

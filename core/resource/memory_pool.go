@@ -70,7 +70,7 @@ func isSharedPool(m *procfs.Mapping) bool {
 // parent does, so that it has it again when it is forked: nobody can map a part
 // of it once more (mremap(2)).
 func (t *Tree) inheritsPool(v *View, m *procfs.Mapping) bool {
-	parent := t.parents[v]
+	parent := t.above(v)
 	return parent != nil && m.Flags&procfs.VMDontCopy == 0 && slices.ContainsFunc(parent.Mappings, func(p procfs.Mapping) bool {
 		return p.Range == m.Range && rawOf(p.Flags) == rawOf(m.Flags) && mappedID(&p) == mappedID(m)
 	})

@@ -153,6 +153,9 @@ func (v *View) sharesMapped(objects map[inodeID]*procfs.Mapping) map[*procfs.Map
 
 func (s *memorySave) Ask(d *Saver, p *tracer.Program) {
 	s.brk = p.Brk(0)
+	if d.View.memory != nil {
+		return
+	}
 	s.askSegments(d, p)
 	s.whole = askMM(p, d.answer(p, 1))
 	s.keys = askKeys(p, nowhere(d.Mappings, d.Remote.Scratch()))
@@ -164,6 +167,9 @@ func (s *memorySave) Dump(d *Saver) error {
 	})
 	if err := s.dumpMM(d, len(maps)); err != nil {
 		return err
+	}
+	if d.View.memory != nil {
+		return d.W.Put(0, &image.MMContext{LDTEntrySize: 8}) // all else is that one's
 	}
 	if err := s.dumpMore(d); err != nil {
 		return err

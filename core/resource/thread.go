@@ -69,6 +69,9 @@ func (t *threadSave) Dump(s *Saver, of *SavedThread) error {
 		return fmt.Errorf("read rseq registration: %w", err)
 	}
 	rec.Rseq, rec.RseqSize, rec.RseqSig = uint64(rseq.Pointer), rseq.Size, rseq.Signature
+	if s.View.memory != nil && rec.Rseq != 0 {
+		return s.refuseSharer("and has registered rseq(2)")
+	}
 	rec.TIDWord = of.tidWord(rec.ClearTID)
 	return s.W.Put(of.owner(), &rec)
 }
@@ -111,11 +114,22 @@ func (t *threadRestore) Load(b *Builder, _ *LoadedThread) error {
 		return badImage(fault.ImageValue, "thread", "robust list of %d bytes", r.RobustLen)
 	case r.Rseq != 0 && (r.Rseq%rseqAlign != 0 || r.RseqSize < rseqAlign || r.RseqSize > 4096):
 		return badImage(fault.ImageValue, "thread", "rseq area %#x of %d bytes", r.Rseq, r.RseqSize)
+	case r.Rseq != 0 && b.sharesMemory():
+		return badImage(fault.ImageValue, "thread", "rseq area of a process that has its memory of another one")
 	}
 	return nil
 }
 
 func (t *threadRestore) Commit(b *Builder, of *LoadedThread, p *tracer.Program) error {
+	if b.sharesMemory() {
+		return nil // the memory is not in place
+	}
+	t.register(b, of, p)
+	return nil
+}
+
+// register adds the calls.
+func (t *threadRestore) register(b *Builder, of *LoadedThread, p *tracer.Program) {
 	if t.rec.TIDWord != 0 && of.TID != of.Saved {
 		word := binary.LittleEndian.AppendUint64(nil, uint64(of.TID))
 		from := iovec(uint64(p.Bytes(word)), 4)
@@ -130,7 +144,6 @@ func (t *threadRestore) Commit(b *Builder, of *LoadedThread, p *tracer.Program) 
 	if t.rec.Rseq != 0 {
 		p.Rseq(tracer.Addr(t.rec.Rseq), t.rec.RseqSize, 0, t.rec.RseqSig)
 	}
-	return nil
 }
 
 // iovec is struct iovec.

@@ -208,8 +208,10 @@ func (v *View) apart(status *procfs.Status) *fault.Error {
 
 // Operations of kcmp(2).
 const (
-	kcmpFiles = 2
-	kcmpFS    = 3
+	kcmpVM      = 1
+	kcmpFiles   = 2
+	kcmpFS      = 3
+	kcmpSighand = 4
 )
 
 // newLoadedThread prepares to read a thread.
@@ -246,6 +248,9 @@ func (b *Builder) loadSiblings() error {
 		kind, err := b.R.Peek()
 		if err != nil || kind != image.KindThread {
 			return err
+		}
+		if b.sharesMemory() {
+			return badImage(fault.ImageValue, "threads", "of a process that has its memory of another one")
 		}
 		if len(b.Threads) == maxThreads {
 			return badImage(fault.ImageValue, "threads", "more than %d", maxThreads)

@@ -70,6 +70,7 @@ func NewTree(views []*View, parent func(i int) int) *Tree {
 			t.parents[v] = views[t.makers[i]]
 		}
 	}
+	t.findMemory()
 	return t
 }
 
@@ -298,5 +299,5 @@ func (t *Tree) SurveyRelations() fault.List {
 	if len(t.views) == 1 {
 		return list
 	}
-	return slices.Concat(list, t.apart, t.sharedMemory())
+	return slices.Concat(list, t.apart, t.refuseSharers(), t.sharedMemory())
 }

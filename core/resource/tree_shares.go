@@ -20,13 +20,12 @@ import (
 type sharing struct {
 	kcmp int
 	code fault.Code // that refuses it
-	bit  uint32     // of image.Process.Shares; 0 if it is always refused
+	bit  uint32     // of image.Process.Shares
 }
 
-const kcmpVM = 1
-
 var sharings = []sharing{
-	{kcmpVM, fault.MemoryTasks, 0},
+	{kcmpVM, fault.MemoryTasks, image.SharesVM},
+	{kcmpSighand, fault.MemoryTasks, image.SharesSighand},
 	{kcmpFiles, fault.TableShared, image.SharesFiles},
 	{kcmpFS, fault.FSShared, image.SharesFS},
 }
@@ -60,7 +59,7 @@ func (t *Tree) findMakers(parent func(i int) int) {
 			with := before[k][i]
 			switch {
 			case len(with) == 0:
-			case of.bit == 0 || !slices.Contains(with, maker):
+			case !slices.Contains(with, maker):
 				t.apart = append(t.apart, &fault.Error{Code: of.code, Object: t.views[i].Name(), Detail: "with " + t.views[with[0]].Name()})
 			default:
 				t.shares[t.views[i]] |= of.bit

@@ -56,6 +56,7 @@ type View struct {
 	limits  []procfs.Limit                // by RLIMIT number, nil before anything was asked
 
 	tree      *Tree           // that it is saved with; nil before that is known
+	memory    *View           // whose memory it has; nil for its own
 	covered   map[int32]bool  // descriptors whose open files are saved with another one
 	index     *pageIndex      // of its memory; nil before Tree.Index
 	lent      map[int32]bool  // descriptors that it has for the sake of the tree
