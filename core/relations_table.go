@@ -34,11 +34,12 @@ var Relations = []Relation{
 		"What several processes hold is in the image once, and is one again."},
 	{"shared and copied memory", resource.Partial,
 		"Shared memory is one again, and pages that are the same since a fork are in the image once. Also memory that a parent " +
-			"has dropped and its children share. Refused of that: System V shared memory and huge pages of the pool."},
+			"has dropped and its children share. Refused of that: huge pages of the pool."},
 	{"what clone(2) shares beside", resource.Partial,
 		"A descriptor table (CLONE_FILES), and working directory, root and umask (CLONE_FS), that a process has together with its parent, or with a " +
 			"sibling if the parent has left it or has ended. So are memory (CLONE_VM) and signal handlers (CLONE_SIGHAND), but for sharers " +
-			"with threads or seccomp filters. Refused: where somebody without it is between those who have it. The child of a vfork is waited for, " +
+			"with threads or seccomp filters. Refused: where somebody without it is between those who have it. " +
+			"CLONE_IO and CLONE_SYSVSEM are not kept: priorities of input and output set later are each one's own, and so are adjustments of semaphores. The child of a vfork is waited for, " +
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
 		"Pid namespaces within that of the first process, to any depth, are made again with all numbers in them, by the parents of their first " +

@@ -72,7 +72,7 @@ func (t *Tree) sharedMemory() fault.List {
 	for _, s := range all {
 		switch {
 		case s.top.owner() == s.view:
-		case isSharedPool(s.mapping) || s.mapping.Flags&procfs.VMHugeTLB != 0 || inodeKindOf(s.mapping) == &sysvSegment:
+		case isSharedPool(s.mapping) || s.mapping.Flags&procfs.VMHugeTLB != 0:
 			list = append(list, &fault.Error{Code: fault.MemoryShared, Object: s.view.MappingName(s.mapping),
 				Detail: fmt.Sprintf("with %s, while %s has it no more", s.other.Name(), s.top.Name())})
 		default:

@@ -4,6 +4,7 @@
  */
 #include "tree.h"
 
+#include <sys/shm.h>
 #include <sys/wait.h>
 
 enum { PAGE = 4096, KINDS = 3 };
@@ -116,6 +117,63 @@ static void dropped_verify(int cycle)
 		check_eq(faults(memory[i], 0), SIGSEGV);
 }
 
+/* ---- System V shared memory, one segment that has been removed and one that has a key ---- */
+
+enum { SEGMENTS = 2 };
+
+static atomic_int *segment[SEGMENTS];
+
+static void ping_verify(int cycle)
+{
+	for (int i = 0; i < SEGMENTS; i++) {
+		check_eq(atomic_fetch_add(segment[i], 1), 2 * (cycle - 1));
+		await(segment[i], 2 * cycle);
+		check_eq(segment[i][PAGE / 4 + 1], 5 + i);
+	}
+}
+
+static void pong_verify(int cycle)
+{
+	for (int i = 0; i < SEGMENTS; i++) {
+		await(segment[i], 2 * cycle - 1);
+		check_eq(atomic_fetch_add(segment[i], 1), 2 * cycle - 1);
+	}
+}
+
+static const struct child ping = { NULL, ping_verify }, pong = { NULL, pong_verify };
+
+static key_t key;
+
+static void segments_setup(void)
+{
+	share();
+	key = getpid() << 8 | 0x5d;
+	for (int i = 0; i < SEGMENTS; i++) {
+		int id = shmget(i ? key : IPC_PRIVATE, 2 * PAGE, IPC_CREAT | IPC_EXCL | 0600);
+
+		check(id >= 0);
+		segment[i] = shmat(id, NULL, 0);
+		check(segment[i] != (void *)-1);
+		segment[i][PAGE / 4 + 1] = 5 + i;
+		if (!i)
+			check_eq(shmctl(id, IPC_RMID, NULL), 0);
+	}
+	grow(&ping);
+	grow(&pong);
+	for (int i = 0; i < SEGMENTS; i++)
+		check_eq(shmdt(segment[i]), 0);
+}
+
+static void segments_verify(int cycle)
+{
+	all(cycle);
+	for (int i = 0; i < SEGMENTS; i++)
+		check_eq(faults((char *)segment[i], 0), SIGSEGV);
+	if (cycle == 3)
+		check_eq(shmctl(shmget(key, 0, 0), IPC_RMID, NULL), 0);
+}
+
 SCENARIOS(
 	{ .name = "dropped", .flags = EXTERNAL, .setup = dropped_setup, .verify = dropped_verify },
+	{ .name = "segments", .flags = EXTERNAL, .setup = segments_setup, .verify = segments_verify },
 )
