@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core"
-	"github.com/crshim/crshim/core/fault"
 	"github.com/crshim/crshim/tracer/procfs"
 )
 
@@ -91,53 +88,4 @@ func checkpoint(stderr io.Writer, output string, req core.CheckpointRequest) (er
 		return err
 	}
 	return nil
-}
-
-// imageOutput is where an image goes. Under its name it appears only as a whole.
-type imageOutput struct {
-	*os.File
-	path string // "" for standard output
-}
-
-func createOutput(path string) (*imageOutput, error) {
-	if path == toStdout {
-		// Not standard output itself: Go ends a program that writes to a broken pipe there, and with it the checkpoint.
-		fd, err := unix.FcntlInt(uintptr(unix.Stdout), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return nil, fmt.Errorf("open standard output: %w", err)
-		}
-		return &imageOutput{File: os.NewFile(uintptr(fd), "standard output")}, nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600: an image holds secrets
-	if err != nil {
-		return nil, &fault.Error{Code: fault.ImageWrite, Object: path, Err: err}
-	}
-	return &imageOutput{File: f, path: path}, nil
-}
-
-// publish puts a complete image on disk and under its name.
-func (o *imageOutput) publish() error {
-	if o.path == "" {
-		return nil
-	}
-	err := o.Sync()
-	if err == nil {
-		err = os.Rename(o.Name(), o.path)
-	}
-	if err != nil {
-		return &fault.Error{Code: fault.ImageWrite, Object: o.path, Err: err}
-	}
-	return nil
-}
-
-// discard removes what is not complete.
-func (o *imageOutput) discard() error {
-	if o.path == "" {
-		return nil
-	}
-	err := os.Remove(o.Name())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // it was published, and something failed after that
-	}
-	return err
 }

@@ -229,7 +229,7 @@ func createPIDFile(path string) (*pidFile, error) {
 	if path == "" {
 		return &pidFile{}, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(filepath.Dir(path), pattern(path))
 	if err != nil {
 		return nil, fmt.Errorf("--pidfile: %w", err)
 	}
