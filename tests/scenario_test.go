@@ -309,7 +309,8 @@ var refusalCodes = map[string]string{
 	"secret-fd":       "256",
 	"address-space":   "414",
 
-	"semaphores-elsewhere": "404",
+	"semaphore-apart":  "416",
+	"semaphore-closed": "404",
 
 	"traces":         "015",
 	"breakpoint":     "015",

@@ -29,6 +29,7 @@ const (
 	NetFailed           Code = 3127
 	IPCMissing          Code = 3128
 	NestedMake          Code = 3129
+	SemaphoresTaken     Code = 3134
 )
 
 var containers = []Entry{
@@ -114,4 +115,7 @@ var containers = []Entry{
 	{NestedMake, unix.EPERM, "cannot restore {the process}: a namespace within that of the tree cannot be made",
 		"A namespace of a process of the image takes CAP_SYS_ADMIN in the user namespace that it is made in. A process that calls restart() itself cannot become one whose children are to be in another pid namespace than itself.",
 		"Restart it as root or in a container (crshim run --container), by crshim restart."},
+	{SemaphoresTaken, unix.EAGAIN, "cannot give the process its adjustments of {the set of semaphores} again",
+		"What it had taken of the set with SEM_UNDO the kernel gave back when it ended. It takes that again when it is restarted, which must be possible at once.",
+		"Wait until others have released the semaphores, or end the process that was saved. One that restarts by restart(2) must have no adjustments itself."},
 }

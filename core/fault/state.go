@@ -27,6 +27,7 @@ const (
 	FilterLost      Code = 1413
 	TargetMemory    Code = 1414
 	IOFlusher       Code = 1415
+	SemaphoresApart Code = 1416
 )
 
 var state = []Entry{
@@ -66,9 +67,12 @@ var state = []Entry{
 	{SyscallDispatch, unix.EOPNOTSUPP, "cannot save {the process}: its system calls are dispatched to a handler of its own",
 		"With PR_SET_SYSCALL_USER_DISPATCH the kernel makes calls only from one range of code, and not those that save the process. Emulators such as Wine use it.",
 		"Have the program switch it off first."},
-	{SemaphoreUndo, unix.EOPNOTSUPP, "cannot save {the process}: it holds System V semaphore adjustments",
-		"The amounts of SEM_UNDO cannot be read from the kernel and would be lost.",
-		"Have the program release its semaphores first."},
+	{SemaphoresApart, unix.EOPNOTSUPP, "cannot save {the process}: its System V semaphore adjustments are not those of the process alone",
+		"What SEM_UNDO gives back is noted for all threads of a process together. Here a thread has left that by unshare(2), or another process has it, too, by clone(2) with CLONE_SYSVSEM.",
+		"Have the program do without one of them."},
+	{SemaphoreUndo, unix.EOPNOTSUPP, "cannot save {the process}: its System V semaphore adjustments cannot be found out",
+		"The amounts of SEM_UNDO are found by operations that the process tries. It must be allowed to read and alter each set that was used since it was started.",
+		"Have the program release its semaphores first, or give it back the permission."},
 	{Scheduling, unix.EOPNOTSUPP, "cannot save {the process}: a scheduling policy of unknown kind",
 		"The policy is not one that sched_setattr of this version can give back.",
 		"Set an ordinary policy first, with chrt --other."},

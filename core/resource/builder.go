@@ -74,6 +74,9 @@ type Builder struct {
 	sandbox   loadedSandbox
 	parent    *Builder       // from whose stage it was forked, nil for the first
 	shares    uint32         // what it has together with that one, image.SharesMask
+	madeIPC   bool           // what was in the IPC namespace has been made in a new one
+	adjusts   bool           // it has semaphore adjustments
+	adjusted  int            // how many
 	adopted   bool           // it was not forked from there, but is to be as if it were
 	lasting   []procfs.Range // what undo calls read; the commit unmaps it
 	stopped   bool           // it is to be stopped, as by SIGSTOP
@@ -204,7 +207,7 @@ func (b *Builder) undoStage() error {
 			return err
 		}
 	}
-	return nil
+	return b.undoAdjusting()
 }
 
 // leads tells whether a thread is the first of its process.

@@ -111,6 +111,7 @@ func (i *Namespaces) Dump() error {
 // LoadNamespaces reads them, and fills the namespaces of the process, which are
 // new, without fill they stay as they are; net tells whether the network is one.
 func (b *Builder) LoadNamespaces(fill, net bool) error {
+	b.madeIPC = fill
 	for {
 		next, err := b.R.Peek()
 		if err != nil {

@@ -183,3 +183,8 @@ func dumpSegment(s *Saver, c *contents, ref object.Ref, name string) error {
 	}
 	return c.dump(s.W, uint32(ref))
 }
+
+// ownIPC tells whether the process is in our own IPC namespace.
+func (v *View) ownIPC() (bool, error) {
+	return v.InOurs("ipc")
+}

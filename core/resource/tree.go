@@ -295,7 +295,7 @@ func (t *Tree) SurveyEach() []fault.List {
 
 // SurveyRelations returns what stands between them.
 func (t *Tree) SurveyRelations() fault.List {
-	list := t.outward()
+	list := append(t.outward(), t.sharedUndo()...)
 	if len(t.views) == 1 {
 		return list
 	}

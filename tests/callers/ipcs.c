@@ -1,5 +1,5 @@
 /*
- * ipcs.c - has objects of System V and POSIX IPC, and looks again and again
+ * ipcs.c - has objects of System V and POSIX IPC, also by a child, and looks again and again
  * whether they are what they were, until the file "stop" is there. Then it takes
  * all messages, and ends with 7. Each look is a line in the file "out".
  */
@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mqueue.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef MSG_COPY
@@ -31,6 +33,50 @@ union semun { int val; struct semid_ds *buf; unsigned short *array; };
 static int shm, gone, attached, sem, msg, full;
 static char *held;
 static mqd_t mq;
+
+/* A process that has taken one and given three, which the kernel takes back when it ends. */
+static int undone;
+static pid_t borrower;
+
+static void borrow(void)
+{
+	struct sembuf ops[] = { { 0, -1, SEM_UNDO }, { 1, 3, SEM_UNDO }, { 2, -32767, SEM_UNDO } };
+	unsigned short values[SEMS] = { 5, 0, 32767 };
+	union semun all = { .array = values };
+	int told[2];
+	char c;
+
+	check((undone = semget(IPC_PRIVATE, SEMS, 0600)) >= 0);
+	check(semctl(undone, 0, SETALL, all) == 0);
+	check(pipe(told) == 0);
+	check((borrower = fork()) >= 0);
+	if (borrower == 0) {
+		check(semop(undone, ops, SEMS) == 0);
+		check(close(told[0]) == 0 && write(told[1], "", 1) == 1 && close(told[1]) == 0);
+		for (;;)
+			pause();
+	}
+	check(close(told[1]) == 0 && read(told[0], &c, 1) == 1 && close(told[0]) == 0);
+}
+
+static void borrowed(void)
+{
+	unsigned short values[SEMS];
+	union semun all = { .array = values };
+
+	check(semctl(undone, 0, GETALL, all) == 0);
+	check(values[0] == 4 && values[1] == 3 && values[2] == 0);
+}
+
+static void given_back(void)
+{
+	unsigned short values[SEMS];
+	union semun all = { .array = values };
+
+	check(kill(borrower, SIGKILL) == 0 && waitpid(borrower, NULL, 0) == borrower);
+	check(semctl(undone, 0, GETALL, all) == 0);
+	check(values[0] == 5 && values[1] == 0 && values[2] == 32767);
+}
 
 /* An id that is not the next one. */
 static void setup(void)
@@ -128,13 +174,16 @@ static void take(void)
 int main(void)
 {
 	setbuf(stdout, NULL);
+	borrow();
 	setup();
 	while (access("stop", F_OK)) {
 		look();
+		borrowed();
 		int fd = open("out", O_WRONLY | O_CREAT | O_APPEND, 0600);
 		check(fd >= 0 && write(fd, "\n", 1) == 1 && close(fd) == 0);
 		usleep(20000);
 	}
 	take();
+	given_back();
 	return 7;
 }

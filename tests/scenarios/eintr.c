@@ -238,7 +238,7 @@ static void setup(void)
 	told_by = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(told_by != MAP_FAILED);
 	check_eq(syscall(SYS_rt_sigprocmask, SIG_SETMASK, &usr1, NULL, 8), 0);
-	sem = semget(IPC_PRIVATE, 2, 0600);
+	sem = semget(IPC_PRIVATE, 2, 0666);
 	if (sem < 0)
 		needs("System V semaphores");
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path("socket", -1));

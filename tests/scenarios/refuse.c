@@ -397,17 +397,59 @@ static void registered_setup(void)
 	check_eq(ioctl(fds[0], 0xc020aa00 /* UFFDIO_REGISTER */, range), 0);
 }
 
-/* What the kernel is to take back when the program ends. */
-static int set;
+/*
+ * Semaphore adjustments that one thread has and the first one has not, or that
+ * nobody can find out any more.
+ */
+static int set = -1;
+static pthread_mutex_t never = PTHREAD_MUTEX_INITIALIZER;
 
-static void semaphore_setup(void)
+static void semaphore_make(void)
 {
-	struct sembuf up = { .sem_op = 1, .sem_flg = SEM_UNDO };
-
-	set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0600);
+	set = semget(IPC_PRIVATE, 1, IPC_CREAT | 0666);
 	if (set < 0)
 		needs("System V semaphores");
-	check_eq(semop(set, &up, 1), 0);
+}
+
+static void *apart(void *ready)
+{
+	check_eq(unshare(CLONE_SYSVSEM), 0);
+	check_eq(semop(set, &(struct sembuf){ .sem_op = 1, .sem_flg = SEM_UNDO }, 1), 0);
+	*(volatile int *)ready = 1;
+	pthread_mutex_lock(&never);
+	return ready;
+}
+
+static void semaphore_apart_setup(void)
+{
+	volatile int ready = 0;
+	pthread_t t;
+
+	semaphore_make();
+	check_eq(pthread_mutex_lock(&never), 0);
+	check_eq(pthread_create(&t, NULL, apart, (void *)&ready), 0);
+	while (!ready)
+		usleep(1000);
+}
+
+/* In a namespace of its own, as it would hinder all who have threads. */
+static void semaphore_closed_setup(void)
+{
+	struct { uint32_t version; int pid; } header = { 0x20080522, 0 };
+	uint32_t caps[6];	/* effective, permitted, inheritable, twice */
+	struct semid_ds ds;
+
+	if (unshare(CLONE_NEWIPC))
+		needs("CAP_SYS_ADMIN");
+	semaphore_make();
+	check_eq(semop(set, &(struct sembuf){ .sem_op = 1, .sem_flg = SEM_UNDO }, 1), 0);
+	check_eq(semctl(set, 0, IPC_STAT, &ds), 0);
+	ds.sem_perm.mode = 0444;	/* no longer to be altered, by its owner neither */
+	check_eq(semctl(set, 0, IPC_SET, &ds), 0);
+	check_eq(syscall(SYS_capget, &header, caps), 0);
+	caps[0] &= ~(1u << 15);	/* CAP_IPC_OWNER */
+	caps[1] &= ~(1u << 15);
+	check_eq(syscall(SYS_capset, &header, caps), 0);
 }
 
 static void semaphore_verify(int cycle)
@@ -415,24 +457,6 @@ static void semaphore_verify(int cycle)
 	check_eq(semctl(set, 0, GETVAL), 1);
 	if (cycle == 3)
 		check_eq(semctl(set, 0, IPC_RMID), 0);
-}
-
-/* With a thread nobody can tell that it has any, and elsewhere not even since when. */
-static void *idle(void *arg)
-{
-	for (;;)
-		pause();
-	return arg;
-}
-
-static void semaphores_elsewhere_setup(void)
-{
-	pthread_t t;
-
-	if (unshare(CLONE_NEWIPC))
-		needs("CAP_SYS_ADMIN");
-	semaphore_setup();
-	check_eq(pthread_create(&t, NULL, idle, NULL), 0);
 }
 
 static void hugetlb_setup(void)
@@ -1054,8 +1078,8 @@ SCENARIOS(
 	REFUSE("lease", BOTH, lease_setup, NULL, EOPNOTSUPP),
 	REFUSE("secret", BOTH, secret_setup, mapped_verify, EOPNOTSUPP),
 	REFUSE("registered", BOTH, registered_setup, mapped_verify, EOPNOTSUPP),
-	REFUSE("semaphore", BOTH, semaphore_setup, semaphore_verify, EOPNOTSUPP),
-	REFUSE("semaphores-elsewhere", BOTH | ROOT, semaphores_elsewhere_setup, semaphore_verify, EOPNOTSUPP),
+	REFUSE("semaphore-apart", BOTH, semaphore_apart_setup, semaphore_verify, EOPNOTSUPP),
+	REFUSE("semaphore-closed", BOTH | ROOT, semaphore_closed_setup, semaphore_verify, EOPNOTSUPP),
 	REFUSE("hugetlb", BOTH, hugetlb_setup, mapped_verify, ENOSYS),
 	REFUSE("sysv", SELF, sysv_setup, shared_verify, EOPNOTSUPP),
 	REFUSE("thread-apart", BOTH, thread_setup, thread_verify, EOPNOTSUPP),
