@@ -35,7 +35,8 @@ type plant struct {
 	gone   bool     // and is not ours any more
 }
 
-// load stages a process.
+// load stages a process. One that is made here is settled when somebody needs it,
+// at the end of grow at the latest.
 func (r *restart) load(p *plant) (err error) {
 	taskIn := r.taskIn
 	if p.caller != nil {
@@ -68,7 +69,13 @@ func (r *restart) load(p *plant) (err error) {
 			return err
 		}
 	}
-	return p.builder.Load()
+	if err := p.builder.Load(); err != nil {
+		return err
+	}
+	if p.parent >= 0 && p.caller == nil && p.Shares == 0 {
+		return nil // it goes on while others are begun
+	}
+	return p.builder.Settle()
 }
 
 // grow makes and stages all processes but the first.
@@ -90,10 +97,16 @@ func (r *restart) grow() error {
 	}
 	for i, proc := range r.forest.living[1:] {
 		parent := r.plants[proc.parent]
+		if err := parent.builder.Settle(); err != nil {
+			return err
+		}
 		if proc.parent > 0 && r.forest.inSession(i+1, parent.VPID) {
 			if err := parent.lead(); err != nil {
 				return err
 			}
+		}
+		if err := r.plants[proc.maker].builder.Settle(); err != nil {
+			return err
 		}
 		if err := r.joinBefore(i + 1); err != nil {
 			return err
@@ -122,11 +135,19 @@ func (r *restart) grow() error {
 			return err
 		}
 		if leader := r.leaderOf(p); leader != nil {
+			if err := errors.Join(leader.builder.Settle(), p.builder.Settle()); err != nil {
+				return err
+			}
 			if err := p.builder.InheritTerminal(leader.builder); err != nil {
 				return err
 			}
 		}
 		if err := r.bearSiblings(i + 1); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.plants {
+		if err := p.builder.Settle(); err != nil {
 			return err
 		}
 	}

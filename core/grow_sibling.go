@@ -30,6 +30,9 @@ func (r *restart) bearSiblings(i int) error {
 }
 
 func (r *restart) bearSibling(maker *plant, k int) error {
+	if err := maker.builder.Settle(); err != nil {
+		return err
+	}
 	p := &r.forest.living[k]
 	parent := r.plants[p.parent].remote
 	// The maker is not the one who has to wait for it if the stage fails.

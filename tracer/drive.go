@@ -51,21 +51,34 @@ func callErrno(result uint64) error {
 
 // run lets the task walk rows from an entry of the stub until it parks.
 func (r *Remote) run(entry Addr) error {
+	if err := r.start(entry); err != nil {
+		return err
+	}
+	return r.await(unix.PTRACE_CONT)
+}
+
+// start is run without waiting: await must follow.
+func (r *Remote) start(entry Addr) error {
 	if err := r.e.pokeUser(offsetRIP, uint64(r.at.code.Start+entry)); err != nil {
 		return err
 	}
-	return r.drive(unix.PTRACE_CONT)
+	return r.e.resume(unix.PTRACE_CONT, 0)
 }
 
 // drive resumes the task until it stops at a system call (PTRACE_SYSCALL) or
 // is parked. Other stops are not ours to keep: signals are held back, the
 // report of a group stop is taken note of by resuming.
 func (r *Remote) drive(request int) error {
+	if err := r.e.resume(request, 0); err != nil {
+		return err
+	}
+	return r.await(request)
+}
+
+// await is drive of a task that has been resumed.
+func (r *Remote) await(request int) error {
 	e := r.e
 	for {
-		if err := e.resume(request, 0); err != nil {
-			return err
-		}
 		stop, err := e.waitNext(-1)
 		if err != nil {
 			return err
@@ -86,6 +99,9 @@ func (r *Remote) drive(request int) error {
 			r.newTID = stop.NewTID
 		case ExecStop:
 			return fmt.Errorf("task %d has executed another program: %w", e.tid, unix.ENOTRECOVERABLE)
+		}
+		if err := e.resume(request, 0); err != nil {
+			return err
 		}
 	}
 }

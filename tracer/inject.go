@@ -45,7 +45,8 @@ type Remote struct {
 	moved   bool // a program moved memory, perhaps the vdso
 	self    TID  // the process in its own pid namespace
 	data    arena
-	unrun   int // programs begun and not yet run
+	unrun   int      // programs begun and not yet run
+	running *Program // started, and not yet finished
 }
 
 // Inject borrows the stopped task: fn may have it make system calls, after
@@ -230,6 +231,7 @@ func (r *Remote) header() []byte {
 
 // giveBack ends the loan. If fn failed its changes are undone before.
 func (r *Remote) giveBack(failed bool) error {
+	r.settleRun()
 	r.dead = true
 	if r.e.gone {
 		r.releaseBoot()
@@ -392,14 +394,28 @@ func (r *Remote) Scratch() Range { return r.at.whole }
 func (r *Remote) Tracee() *Tracee { return r.e }
 
 // ReadMem is Tracee.ReadMem.
-func (r *Remote) ReadMem(addr Addr, buf []byte) error { return r.e.ReadMem(addr, buf) }
+func (r *Remote) ReadMem(addr Addr, buf []byte) error {
+	r.settleRun()
+	return r.e.ReadMem(addr, buf)
+}
 
 // WriteMem is Tracee.WriteMem.
-func (r *Remote) WriteMem(addr Addr, buf []byte) error { return r.e.WriteMem(addr, buf) }
+func (r *Remote) WriteMem(addr Addr, buf []byte) error {
+	r.settleRun()
+	return r.e.WriteMem(addr, buf)
+}
 
 func (r *Remote) ready() error {
 	if r.dead {
 		panic("tracer: Remote used after its Inject")
 	}
+	r.settleRun()
 	return r.e.ready()
+}
+
+// settleRun waits for a program that was started. Its own Finish tells the error.
+func (r *Remote) settleRun() {
+	if r.running != nil {
+		_ = r.running.Finish()
+	}
 }

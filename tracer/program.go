@@ -141,6 +141,7 @@ type Program struct {
 	data  []part
 	err   error
 	ran   bool
+	last  *rowTable // once it has been started, what comes last of it
 	inner bool
 	area  *arena // where its data lies, nil for the loan's own
 }
@@ -151,6 +152,7 @@ func (r *Remote) Program() *Program {
 	if r.dead {
 		panic("tracer: Remote used after its Inject")
 	}
+	r.settleRun()
 	if r.unrun == 0 {
 		r.data.reset()
 	}
@@ -226,6 +228,21 @@ func (p *Program) String(s string) Addr { return p.Bytes(append([]byte(s), 0)) }
 // not be run at all. A program that does not fit the row table is run in
 // pieces; the task stops in between.
 func (p *Program) Run() error {
+	if err := p.Start(); err != nil {
+		return err
+	}
+	return p.Finish()
+}
+
+// Start is Run that does not wait for the end, so that other tasks can be worked
+// on meanwhile. Finish must follow, and returns the error of Run; what else is done
+// with the Remote waits for the end by itself, and takes the place of its buffers.
+func (p *Program) Start() error {
+	p.err = p.start()
+	return p.err
+}
+
+func (p *Program) start() error {
 	r := p.r
 	if p.ran || p.area != nil {
 		panic("tracer: Program run twice, or by another thread than its own")
@@ -245,14 +262,35 @@ func (p *Program) Run() error {
 		return err
 	}
 	fit := int(r.at.rows.Len() / rowSize)
-	for rows := p.rows; len(rows) > 0; {
-		n := min(fit, len(rows))
-		if err := p.runRows(rows[:n], before); err != nil {
+	rows := p.rows
+	for ; len(rows) > fit; rows, before = rows[fit:], nil {
+		part := &rowTable{rows: rows[:fit]}
+		err := part.start(r, before)
+		if err == nil {
+			err = part.finish(r)
+		}
+		if err != nil {
 			return r.e.fault("run program in", err)
 		}
-		rows, before = rows[n:], nil
 	}
+	if len(rows) == 0 {
+		return nil
+	}
+	p.last = &rowTable{rows: rows}
+	if err := p.last.start(r, before); err != nil {
+		return r.e.fault("run program in", err)
+	}
+	r.running = p
 	return nil
+}
+
+// Finish waits for the end of a program that has been started.
+func (p *Program) Finish() error {
+	if p.r.running == p {
+		p.r.running = nil
+		p.err = p.r.e.fault("run program in", p.last.finish(p.r))
+	}
+	return p.err
 }
 
 // prepare returns what is to be written ahead of the first rows: undo rows,
@@ -279,27 +317,39 @@ func (p *Program) prepare() ([]part, error) {
 	return append(p.r.undoParts(addr, rows), p.data...), nil
 }
 
-// runRows runs rows that fit the table.
-func (p *Program) runRows(rows []*Row, parts []part) error {
-	r := p.r
-	table := make([]byte, len(rows)*rowSize)
-	for i, row := range rows {
+// rowTable is rows that fit the table, on their way.
+type rowTable struct {
+	rows   []*Row
+	table  []byte
+	cursor []byte
+}
+
+// start lets the task begin with them, when the parts have been written.
+func (t *rowTable) start(r *Remote, parts []part) error {
+	t.table = make([]byte, len(t.rows)*rowSize)
+	for i, row := range t.rows {
 		row.addr = r.at.rows.Start + Addr(i*rowSize)
-		row.encode(table[i*rowSize:])
+		row.encode(t.table[i*rowSize:])
 		if row.nr == unix.SYS_MREMAP {
 			r.moved = true
 		}
 	}
-	end := r.at.rows.Start + Addr(len(table))
-	cursor := words(uint64(r.at.rows.Start), uint64(end))
-	parts = append(slices.Clip(parts), part{r.at.rows.Start, table}, part{r.at.header.Start + headerRun, cursor})
+	end := r.at.rows.Start + Addr(len(t.table))
+	t.cursor = words(uint64(r.at.rows.Start), uint64(end))
+	parts = append(slices.Clip(parts), part{r.at.rows.Start, t.table}, part{r.at.header.Start + headerRun, t.cursor})
 	if err := r.e.transfer(unix.ProcessVMWritev, parts); err != nil {
 		return err
 	}
-	if err := r.run(stubRun); err != nil {
+	return r.start(stubRun)
+}
+
+// finish waits for the task and reads what it has done.
+func (t *rowTable) finish(r *Remote) error {
+	if err := r.await(unix.PTRACE_CONT); err != nil {
 		return err
 	}
-	parts = []part{{r.at.header.Start + headerRun, cursor[:8]}, {r.at.rows.Start, table}}
+	rows, table, cursor := t.rows, t.table, t.cursor
+	parts := []part{{r.at.header.Start + headerRun, cursor[:8]}, {r.at.rows.Start, table}}
 	if err := r.e.transfer(unix.ProcessVMReadv, parts); err != nil {
 		return err
 	}

@@ -82,6 +82,7 @@ type Builder struct {
 	stopped   bool           // it is to be stopped, as by SIGSTOP
 	queued    uint64         // signals to be pending
 	moreFiles bool           // the soft limit on descriptors is raised to the hard one
+	loaded    bool           // all is read, and the end of the stage has begun
 }
 
 // expectation says in the project's words what it means that a row failed.
@@ -213,7 +214,8 @@ func (b *Builder) undoStage() error {
 // leads tells whether a thread is the first of its process.
 func (b *Builder) leads(t *LoadedThread) bool { return t == b.Threads[0] }
 
-// Load reads the records of the process and stages all of it but its threads.
+// Load reads the records of the process and stages all of it but its threads. The
+// process may still be at it when Load returns: Settle must follow.
 func (b *Builder) Load() error {
 	if b.forked() {
 		b.Caller.limits = b.parent.Caller.limits
@@ -231,8 +233,27 @@ func (b *Builder) Load() error {
 	if err := b.loadSiblings(); err != nil {
 		return err
 	}
-	if err := b.Flush(); err != nil {
-		return err
+	b.loaded = true
+	if b.stage == nil {
+		return nil
+	}
+	if err := b.stage.Start(); err != nil {
+		return b.flushed(err)
+	}
+	return nil
+}
+
+// Settle ends what Load has begun, once. Before it nothing of the process may be
+// relied upon.
+func (b *Builder) Settle() error {
+	if !b.loaded {
+		return nil
+	}
+	b.loaded = false
+	if b.stage != nil {
+		if err := b.flushed(b.stage.Finish()); err != nil {
+			return err
+		}
 	}
 	return b.decide()
 }
@@ -301,6 +322,9 @@ func (b *Builder) wake() error {
 
 // Stage returns the program that gathers staging calls until Flush.
 func (b *Builder) Stage() *tracer.Program {
+	if b.loaded {
+		panic("resource: call is staged before Settle")
+	}
 	if b.stage == nil {
 		b.stage = b.Remote.Program()
 	}
@@ -318,9 +342,13 @@ func (b *Builder) Flush() error {
 	if b.stage == nil {
 		return nil
 	}
-	p, expects := b.stage, b.expects
+	return b.flushed(b.stage.Run())
+}
+
+// flushed tells in the project's words how the gathered calls have ended.
+func (b *Builder) flushed(err error) error {
+	expects := b.expects
 	b.stage, b.expects, b.filling = nil, nil, 0
-	err := p.Run()
 	if err == nil {
 		return b.fds.confirm(b.Remote)
 	}
