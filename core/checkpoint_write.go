@@ -73,6 +73,11 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 			return err
 		}
 	}
+	for _, m := range c.members { // which have worked at it together
+		if err := m.saver.Answered(); err != nil {
+			return err
+		}
+	}
 	if err := c.askContainer(); err != nil {
 		return err
 	}

@@ -33,7 +33,8 @@ type Saver struct {
 	Position func() (int64, error)
 	// Doomed is set if the task will be killed once it is saved.
 	Doomed   bool
-	parts    []Saving // nil where Parts has none for the process
+	parts    []Saving        // nil where Parts has none for the process
+	asked    *tracer.Program // what Ask has begun
 	answers  answers
 	segments map[uint64]*segmentAnswer // System V shared memory that is attached, by id
 	netns    uint64                    // cookie of its network namespace, once it was asked for
@@ -84,8 +85,9 @@ func (s *Saver) Close() error {
 	return s.memory.Close()
 }
 
-// Ask runs one program in each thread with all that the parts want to know; in
-// the leader also what they want to know of the process.
+// Ask begins to run one program in each thread with all that the parts want to
+// know; in the leader also what they want to know of the process. Answered must
+// follow.
 func (s *Saver) Ask() error {
 	p, leader := s.Remote.Program(), s.Threads[0]
 	for i, part := range s.parts {
@@ -96,15 +98,29 @@ func (s *Saver) Ask() error {
 			leader.parts[i].Ask(s, leader, p)
 		}
 	}
-	err := p.Run()
+	s.asked = p
+	return s.unanswered(p.Start())
+}
+
+func (s *Saver) unanswered(err error) error {
+	if err != nil {
+		return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
+	}
+	return nil
+}
+
+// Answered ends what Ask has begun.
+func (s *Saver) Answered() error {
+	leader := s.Threads[0]
+	err := s.asked.Finish()
 	if err == nil { // the next program takes the place of this one
 		err = append(s.answers, leader.answers...).read(s.Remote)
 	}
 	if err == nil {
 		err = s.askSiblings()
 	}
-	if err != nil {
-		return fmt.Errorf("ask %s about itself: %w", s.Name(), err)
+	if err := s.unanswered(err); err != nil {
+		return err
 	}
 	for _, part := range s.parts { // what an answer forbids is refused before the first byte
 		if a, ok := part.(interface{ Answered(*Saver) error }); ok {
