@@ -119,11 +119,16 @@ func (t *Tree) groups(of sharing) map[int][]int {
 // have anything.
 func (t *Tree) outward() (list fault.List) {
 	root := t.views[0]
+	for _, pid := range root.Children { // of who saves itself alone: they would write on
+		if n, err := kcmp(root.PID, pid, kcmpVM, 0, 0); err == nil && n == 0 && !root.inside(pid) {
+			list = append(list, &fault.Error{Code: fault.MemoryTasks, Object: root.Name(), Detail: fmt.Sprintf("with its child, pid %d, which is not saved", pid)})
+		}
+	}
 	for _, of := range sharings {
 		n, err := kcmp(root.PID, root.Stat.PPid, of.kcmp, 0, 0)
 		switch {
 		case root.Stat.PPid == 0 || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EPERM):
-			return nil
+			return list
 		case err != nil:
 			return fault.List{{Code: fault.NoKcmp, Object: root.Name(), Err: err}}
 		case n == 0:

@@ -181,7 +181,7 @@ static void together_verify(int cycle)
 	check_eq(cleared[ALL], 0);
 }
 
-/* One of them that has threads. */
+/* One of them that has threads; or, of who saves itself alone, one that is left out. */
 static long with_thread(long kind)
 {
 	RAW(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -202,5 +202,5 @@ static void threads_setup(void)
 
 SCENARIOS(
 	{ .name = "clonevm", .flags = EXTERNAL, .setup = together_setup, .verify = together_verify },
-	{ .name = "with-thread", .flags = EXTERNAL | REFUSED, .setup = threads_setup, .refused = EOPNOTSUPP },
+	{ .name = "with-thread", .flags = BOTH | REFUSED, .setup = threads_setup, .refused = EOPNOTSUPP },
 )
