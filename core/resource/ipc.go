@@ -274,6 +274,16 @@ func (o *IPCOwner) check(name string) error {
 	return nil
 }
 
+// expectOwned reads the record of an object, and returns its name in messages.
+func expectOwned[R any](b *Builder, c *sysvClass, owner func(*R) *IPCOwner) (*R, string, error) {
+	rec, _, err := image.Expect[R](b.R)
+	if err != nil {
+		return nil, "", err
+	}
+	name := c.name(owner(rec))
+	return rec, name, owner(rec).check(name)
+}
+
 // create makes an object by its key, with the id that it had: programs have it in
 // their memory. To choose it takes CAP_CHECKPOINT_RESTORE.
 func (c *sysvClass) create(b *Builder, o *IPCOwner, nr uintptr, args ...tracer.Arg) error {

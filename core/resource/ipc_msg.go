@@ -114,12 +114,8 @@ func (i *Namespaces) dumpQueues() error {
 }
 
 func loadMsgQueue(b *Builder, to into) error {
-	rec, _, err := image.Expect[msgQueueRecord](b.R)
+	rec, name, err := expectOwned(b, &sysvMsg, func(r *msgQueueRecord) *IPCOwner { return &r.IPCOwner })
 	if err != nil {
-		return err
-	}
-	name := sysvMsg.name(&rec.IPCOwner)
-	if err := rec.check(name); err != nil {
 		return err
 	}
 	set := func(perm ipcPerm) error {

@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
-	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/tracer"
 )
 
@@ -76,12 +75,8 @@ func (i *Namespaces) dumpSets() error {
 }
 
 func loadSemSet(b *Builder, to into) error {
-	rec, _, err := image.Expect[semSetRecord](b.R)
+	rec, name, err := expectOwned(b, &sysvSem, func(r *semSetRecord) *IPCOwner { return &r.IPCOwner })
 	if err != nil {
-		return err
-	}
-	name := sysvSem.name(&rec.IPCOwner)
-	if err := rec.check(name); err != nil {
 		return err
 	}
 	if n := len(rec.Values); n == 0 || n > maxSems {

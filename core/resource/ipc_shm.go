@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crshim/crshim/core/fault"
-	"github.com/crshim/crshim/core/image"
 	"github.com/crshim/crshim/tracer"
 	"github.com/crshim/crshim/tracer/procfs"
 )
@@ -104,12 +103,8 @@ func (i *Namespaces) dumpSegments() error {
 }
 
 func loadUnattached(b *Builder, to into) error {
-	rec, _, err := image.Expect[segmentRecord](b.R)
+	rec, name, err := expectOwned(b, &sysvShm, func(r *segmentRecord) *IPCOwner { return &r.IPCOwner })
 	if err != nil {
-		return err
-	}
-	name := sysvShm.name(&rec.IPCOwner)
-	if err := rec.check(name); err != nil {
 		return err
 	}
 	if rec.Size == 0 || rec.Size > 1<<46 || rec.Locked > 1 {
