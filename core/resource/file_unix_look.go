@@ -215,19 +215,26 @@ func (l *unixLook) readName(u *savedUnix) error {
 	if u.rec.Named == unixAbstract {
 		return nil
 	}
-	begin := "root"
+	// Who has bound it to a relative name may be any process of the tree.
+	begin, from := "root", []*View{l.v}
 	if !path.IsAbs(string(name)) {
-		begin = "cwd"
+		begin, from = "cwd", l.v.together()
+	}
+	for _, v := range from {
+		var st unix.Stat_t
+		err := unix.Lstat(fmt.Sprintf("/proc/%d/%s/%s", v.PID, begin, name), &st)
+		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK || uint32(st.Ino) != u.fact.FileIno || st.Dev != u.fact.FileDev {
+			continue
+		}
+		if u.dir, err = v.Proc.Link(begin); err != nil {
+			return err
+		}
+		u.rec.Mode = st.Mode & 0o7777
+		u.rec.UID, u.rec.GID, err = l.v.idsInside(st.Uid, st.Gid)
+		return err
 	}
 	var err error
 	if u.dir, err = l.v.Proc.Link(begin); err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	err = unix.Lstat(fmt.Sprintf("/proc/%d/%s/%s", l.v.PID, begin, name), &st)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && uint32(st.Ino) == u.fact.FileIno && st.Dev == u.fact.FileDev {
-		u.rec.Mode = st.Mode & 0o7777
-		u.rec.UID, u.rec.GID, err = l.v.idsInside(st.Uid, st.Gid)
 		return err
 	}
 	l.findFile(u, begin == "cwd")

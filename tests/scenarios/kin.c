@@ -116,6 +116,44 @@ static void crowd_setup(void)
 
 static void crowd_verify(int cycle) { all(cycle); }
 
+/* ---- a socket with a name that begins where only a child is ---- */
+
+static void near_begin(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "near" };
+
+	check_eq(mkdir(path("below", -1), 0700), 0);
+	check_eq(chdir(path("below", -1)), 0);
+	server = socket(AF_UNIX, SOCK_STREAM, 0);
+	check(server >= 0);
+	check_eq(bind(server, (void *)&a, sizeof(a)), 0);
+	check_eq(listen(server, 5), 0);
+}
+
+static void near_child(int cycle)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "near" };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), peer;
+
+	(void)cycle;
+	check(fd >= 0);
+	check_eq(connect(fd, (void *)&a, sizeof(a)), 0);
+	peer = accept(server, NULL, NULL);
+	check(peer >= 0);
+	check_eq(close(peer), 0);
+	check_eq(close(fd), 0);
+}
+
+static const struct child near = { near_begin, near_child };
+
+static void near_setup(void)
+{
+	share();
+	grow(&near);
+}
+
+static void near_verify(int cycle) { all(cycle); }
+
 /* ---- pipes that send signals to one below the first process ---- */
 
 static int shared_pipe[2];
@@ -428,6 +466,7 @@ SCENARIOS(
 	{ .name = "named", .flags = EXTERNAL, .setup = named_setup, .verify = named_verify },
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
 	{ .name = "crowd", .flags = EXTERNAL, .setup = crowd_setup, .verify = crowd_verify },
+	{ .name = "near", .flags = EXTERNAL, .setup = near_setup, .verify = near_verify },
 	{ .name = "owners", .flags = EXTERNAL, .setup = owners_setup, .verify = owners_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
 	{ .name = "semaphores", .flags = EXTERNAL, .setup = semaphores_setup, .verify = semaphores_verify },
