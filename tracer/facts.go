@@ -16,6 +16,8 @@ import (
 type facts struct {
 	leader   TID
 	self     TID // leader in the task's own pid namespace
+	tracer   TID // 0 without one
+	ended    bool
 	pending  uint64
 	caught   uint64
 	filtered bool // by seccomp
@@ -63,6 +65,10 @@ func parseFacts(status []byte) (f facts, err error) {
 			f.self = f.leader
 		case "NStgid": // the innermost namespace last
 			f.self = TID(number(value[bytes.LastIndexByte(value, '\t')+1:], 10))
+		case "State":
+			f.ended = len(value) > 0 && (value[0] == 'Z' || value[0] == 'X')
+		case "TracerPid":
+			f.tracer = TID(number(value, 10))
 		case "SigPnd", "ShdPnd":
 			f.pending |= number(value, 16)
 		case "SigCgt":

@@ -15,9 +15,10 @@ type Tracer struct {
 	// Trace, if set, is given one line for each system call made in a task.
 	Trace func(string)
 
-	owner   int
-	tracees map[TID]*Tracee
-	boots   map[bootKey]bool // boot slots in use
+	owner    int
+	tracees  map[TID]*Tracee
+	suspends bool             // what Tracee.suspended was last
+	boots    map[bootKey]bool // boot slots in use
 }
 
 // A Panic carries a panic of Run's function to the goroutine that called Run.

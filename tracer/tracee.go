@@ -26,6 +26,8 @@ type Options struct {
 	// ExitKill kills the task when the tracer ends, in whatever way, before
 	// it has detached (PTRACE_O_EXITKILL).
 	ExitKill bool
+	// Beside are threads of the same process that are ours already.
+	Beside []*Tracee
 }
 
 // Tracee is a thread under our control. Registers, memory and the like may be
@@ -53,17 +55,24 @@ type Tracee struct {
 // (PTRACE_SEIZE). While we are attached and are allowed to (CAP_SYS_ADMIN),
 // its seccomp filters do not apply.
 //
+// A thread that is ours under a number that it has no longer is taken over.
+//
 // The error is ErrGone if there is no such thread, and wraps EPERM if we may
-// not trace it or somebody else does.
+// not trace it, somebody else does, or it has ended.
 func (t *Tracer) Seize(tid TID, opt Options) (*Tracee, error) {
 	t.check()
-	e := &Tracee{t: t, tid: tid, opt: opt, suspended: true}
-	err := ptraceValue(unix.PTRACE_SEIZE, tid, 0, e.options())
+	e := &Tracee{t: t, tid: tid, opt: Options{ExitKill: opt.ExitKill}, suspended: true}
+	err := seizeBeside(tid, e.options(), opt.Beside)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
 		// Without the privilege, without CONFIG_SECCOMP, or because of what
 		// is about the task itself: then the second try fails as well.
 		e.suspended = false
-		err = ptraceValue(unix.PTRACE_SEIZE, tid, 0, e.options())
+		err = seizeBeside(tid, e.options(), opt.Beside)
+	}
+	if errors.Is(err, unix.EPERM) {
+		if ours, aerr := t.adopt(tid, e.opt); ours != nil || aerr != nil {
+			return ours, aerr
+		}
 	}
 	if errors.Is(err, unix.ESRCH) {
 		err = ErrGone
@@ -71,7 +80,7 @@ func (t *Tracer) Seize(tid TID, opt Options) (*Tracee, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seize task %d: %w", tid, err)
 	}
-	t.tracees[tid] = e
+	t.tracees[tid], t.suspends = e, e.suspended
 	return e, nil
 }
 
@@ -192,7 +201,9 @@ func (e *Tracee) Detach(sig unix.Signal) error {
 
 func (e *Tracee) forget() {
 	e.gone, e.stopped = true, false
-	delete(e.t.tracees, e.tid)
+	if e.t.tracees[e.tid] == e {
+		delete(e.t.tracees, e.tid)
+	}
 	if e.pipe != nil {
 		_ = e.pipe.Close() // a pipe without readers or data: nothing to lose
 		e.pipe = nil

@@ -108,7 +108,7 @@ func (e *Tracee) waitDead() {
 // reap gives a dead task back to its parent. Without it a zombie would stay
 // ours until the thread ends.
 func (e *Tracee) reap() {
-	if _, ours := e.t.tracees[e.tid]; ours && e.gone {
+	if e.t.tracees[e.tid] == e && e.gone {
 		_, _, _ = e.poll(unix.WNOHANG)
 	}
 }

@@ -84,13 +84,16 @@ func Catch(t *tracer.Tracer, w *Waiting) (*tracer.Tracee, error) {
 }
 
 // seize attaches without stopping and says in the project's words why not.
-func seize(t *tracer.Tracer, tid procfs.PID, what string) (*tracer.Tracee, error) {
-	e, err := t.Seize(tid, tracer.Options{})
+// beside are threads of the same process that are seized already.
+func seize(t *tracer.Tracer, tid procfs.PID, what string, beside ...*tracer.Tracee) (*tracer.Tracee, error) {
+	e, err := t.Seize(tid, tracer.Options{Beside: beside})
 	switch {
 	case err == nil:
 		return e, nil
 	case errors.Is(err, tracer.ErrGone):
 		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: what, Err: err}
+	case errors.Is(err, unix.EPERM) && (Over(tid) || replaced(tid)):
+		return nil, &fault.Error{Code: fault.NoSuchProcess, Object: what, Err: tracer.ErrGone}
 	case errors.Is(err, unix.EPERM):
 		code := fault.NotPermitted
 		if TracedBy(tid) != 0 {

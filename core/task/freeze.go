@@ -29,7 +29,8 @@ func (f *Frozen) Leader() *tracer.Tracee { return f.Tasks[0] }
 
 // freeze stops every task of a process but for those that are stopped already,
 // and stay so if it fails. New threads can appear until all known ones are
-// stopped, so the list is read until it names no new one.
+// stopped, so the list is read until it names no new one, and until none of the
+// stopped ones has been ended by another one that executes a program.
 func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*tracer.Tracee) (frozen *Frozen, err error) {
 	pid := proc.PID()
 	f := &Frozen{PID: pid, Tasks: slices.Clone(stopped)}
@@ -40,6 +41,8 @@ func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*trac
 		}
 	}()
 	known := make(map[procfs.PID]int) // and the place of each in the list
+	var last []procfs.PID
+	leaderless := false
 	var freezers []freezer
 	for _, e := range stopped {
 		known[e.TID()] = 0
@@ -55,6 +58,9 @@ func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*trac
 			return nil, fmt.Errorf("list threads of pid %d: %w", pid, err)
 		}
 		fresh := tids[:0:0]
+		if leaderless && slices.Equal(tids, last) && Over(pid) {
+			return nil, withoutLeader(pid, len(tids)-1)
+		}
 		for i, tid := range tids {
 			if _, ok := known[tid]; !ok {
 				fresh = append(fresh, tid)
@@ -62,7 +68,14 @@ func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*trac
 			known[tid] = i
 		}
 		if len(fresh) == 0 {
-			break
+			settled, err := f.settle(claims, stopped, known)
+			if err != nil {
+				return nil, err
+			}
+			if settled {
+				break
+			}
+			continue
 		}
 		thaw := func() error { return nil }
 		if len(freezers) > 0 && len(f.Tasks) == 0 {
@@ -70,6 +83,10 @@ func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*trac
 		}
 		if err := f.stop(t, claims, fresh, thaw); err != nil {
 			return nil, err
+		}
+		last, leaderless = tids, !slices.ContainsFunc(f.Tasks, func(e *tracer.Tracee) bool { return e.TID() == pid })
+		if leaderless {
+			delete(known, pid)
 		}
 	}
 	slices.SortFunc(f.Tasks, func(a, b *tracer.Tracee) int { return known[a.TID()] - known[b.TID()] })
@@ -84,35 +101,37 @@ func freeze(t *tracer.Tracer, claims *Claims, proc *procfs.Proc, stopped []*trac
 func (f *Frozen) stop(t *tracer.Tracer, claims *Claims, tids []procfs.PID, thaw func() error) error {
 	from := len(f.Tasks)
 	for _, tid := range tids {
-		e, err := seize(t, tid, fmt.Sprintf("task %d of pid %d", tid, f.PID))
-		if fault.Errno(err) == unix.ESRCH && tid != f.PID {
+		e, err := seize(t, tid, fmt.Sprintf("task %d of pid %d", tid, f.PID), f.Tasks...)
+		if fault.Errno(err) == unix.ESRCH {
 			continue // a thread that ended meanwhile
 		}
 		if err != nil {
 			return err
 		}
 		f.Tasks = append(f.Tasks, e)
-		if err := e.Interrupt(); err != nil {
+		if err := e.Interrupt(); err != nil && !errors.Is(err, tracer.ErrGone) {
 			return fmt.Errorf("interrupt task %d: %w", tid, err)
 		}
 	}
 	if err := thaw(); err != nil {
 		return err
 	}
-	return awaitStops(claims, f.Tasks[from:])
+	return awaitStops(claims, f.Tasks[from:], f.Tasks)
 }
 
-// awaitStops waits for interrupted tasks.
-func awaitStops(claims *Claims, tasks []*tracer.Tracee) error {
+// awaitStops waits until interrupted tasks have stopped, or ended. All are those
+// that are ours: one that executes a program waits for others of them to end.
+func awaitStops(claims *Claims, tasks, all []*tracer.Tracee) error {
 	for _, e := range tasks {
 		answer := func() error { return claims.Restart(e.TID()) }
 		if err := answer(); err != nil {
 			return fmt.Errorf("answer call of task %d: %w", e.TID(), err)
 		}
-		if err := waitStopped(e, answer); err != nil {
-			return err
+		err := waitStopped(e, func() error { return errors.Join(reap(all), answer()) })
+		if err == nil {
+			err = unnoticed(e)
 		}
-		if err := unnoticed(e); err != nil {
+		if err != nil && !errors.Is(err, tracer.ErrGone) {
 			return err
 		}
 	}

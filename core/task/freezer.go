@@ -180,7 +180,7 @@ func (f *Frozen) open(t *tracer.Tracer, claims *Claims, freezers []freezer, own 
 		}
 		f.freezers = append(f.freezers, g)
 	}
-	return awaitStops(claims, f.others)
+	return awaitStops(claims, f.others, f.others)
 }
 
 // hold seizes and interrupts a task that a group holds beside the target.

@@ -52,7 +52,7 @@ func Signalled(tid procfs.PID) (bool, error) {
 	return (status.SigPnd|status.ShdPnd)&^status.SigBlk != 0, nil
 }
 
-// Over tells whether a process has ended.
+// Over tells whether a process, or a thread, has ended.
 func Over(pid procfs.PID) bool {
 	status, err := statusOf(pid)
 	return err != nil || status.State == 'Z' || status.State == 'X'
