@@ -90,17 +90,18 @@ type checkpoint struct {
 	waiting *task.Waiting
 	process procfs.PID // the caller's thread group, 0 without a caller
 
-	tracer  *tracer.Tracer
-	caught  *tracer.Tracee       // the caller, stopped at the exit of its call
-	frozen  *task.Tree           // in a self-checkpoint the caller itself, alone
-	members []*member            // of the tree, the root first
-	places  map[*task.Member]int // theirs among them
-	tree    *resource.Tree
-	within  *Container // nil if the tree is none
-	forest  *forest
-	inside  *resource.Namespaces
-	bytes   int64
-	asleep  map[procfs.PID]resource.Asleep
+	tracer    *tracer.Tracer
+	caught    *tracer.Tracee       // the caller, stopped at the exit of its call
+	frozen    *task.Tree           // in a self-checkpoint the caller itself, alone
+	members   []*member            // of the tree, the root first
+	places    map[*task.Member]int // theirs among them
+	tree      *resource.Tree
+	relatives []*relative // the members
+	within    *Container  // nil if the tree is none
+	forest    *forest
+	inside    *resource.Namespaces
+	bytes     int64
+	asleep    map[procfs.PID]resource.Asleep
 }
 
 // self tells whether the caller saves itself.

@@ -113,7 +113,8 @@ func (c *checkpoint) survey() error {
 	}
 	parent := func(i int) int { return c.places[c.members[i].Parent] }
 	c.tree = resource.NewTree(views, parent)
-	refused, err := checkRelations(relatives(views, parent, c.tree.Maker))
+	c.relatives = relatives(views, parent, c.tree.Maker)
+	refused, err := checkRelations(c.relatives)
 	if err = errors.Join(err, refused.Err()); err != nil {
 		return err
 	}

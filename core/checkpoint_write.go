@@ -81,6 +81,9 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 	if err := c.askContainer(); err != nil {
 		return err
 	}
+	if err := c.askNested(); err != nil {
+		return err
+	}
 	if err := c.writeHead(w); err != nil {
 		return err
 	}

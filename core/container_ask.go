@@ -15,31 +15,36 @@ const (
 	utsDomain = 5 * 65 // domainname
 )
 
+// names asks a process for the host and domain name of its UTS namespace.
+func (m *member) names() (host, domain string, err error) {
+	p := m.remote.Program()
+	uts := p.Buffer(utsSize)
+	p.Call(unix.SYS_UNAME, tracer.Ptr(uts))
+	if err := p.Run(); err != nil {
+		return "", "", fmt.Errorf("ask for namespaces of %s: %w", m.view.Name(), err)
+	}
+	raw := make([]byte, utsSize)
+	if err := m.remote.ReadMem(uts, raw); err != nil {
+		return "", "", err
+	}
+	return unix.ByteSliceToString(raw[utsNode : 2*utsNode]), unix.ByteSliceToString(raw[utsDomain:]), nil
+}
+
 // askContainer has the first process tell of its host name and of what lives in
 // its IPC namespace.
-func (c *checkpoint) askContainer() error {
+func (c *checkpoint) askContainer() (err error) {
 	if c.within == nil {
 		return nil
 	}
 	root := c.members[0]
-	p := root.remote.Program()
-	uts := p.Buffer(utsSize)
-	p.Call(unix.SYS_UNAME, tracer.Ptr(uts))
-	if err := p.Run(); err != nil {
-		return fmt.Errorf("ask for namespaces of %s: %w", root.view.Name(), err)
-	}
-	raw := make([]byte, utsSize)
-	if err := root.remote.Tracee().ReadMem(uts, raw); err != nil {
+	if c.within.Hostname, c.within.Domainname, err = root.names(); err != nil {
 		return err
 	}
-	c.within.Hostname = unix.ByteSliceToString(raw[utsNode : 2*utsNode])
-	c.within.Domainname = unix.ByteSliceToString(raw[utsDomain:])
 	if c.within.Time {
 		if err := c.askClocks(); err != nil {
 			return err
 		}
 	}
-	var err error
 	c.inside, err = root.saver.AskNamespaces(c.within.Net != NetHost)
 	return err
 }

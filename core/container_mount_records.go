@@ -69,17 +69,23 @@ func (c *Container) writeMounts(w *image.Writer) error {
 		return err
 	}
 	for i := range c.Mounts {
-		m := &c.Mounts[i]
-		rec := &mountRecord{Kind: uint32(m.Kind), From: m.From, Attr: m.Attr, Place: m.Place}
-		for bit, set := range map[uint32]bool{mountReadOnly: m.ReadOnly, mountDeep: m.Deep, mountFilled: m.Filled} {
-			if set {
-				rec.Flags |= bit
-			}
+		if err := c.Mounts[i].write(w); err != nil {
+			return err
 		}
-		for _, r := range []any{rec, &mountSourceRecord{m.Source}, &mountOptionsRecord{strings.TrimSuffix(m.FSType+" "+m.Options, " ")}} {
-			if err := w.Put(0, r); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+func (m *Mount) write(w *image.Writer) error {
+	rec := &mountRecord{Kind: uint32(m.Kind), From: m.From, Attr: m.Attr, Place: m.Place}
+	for bit, set := range map[uint32]bool{mountReadOnly: m.ReadOnly, mountDeep: m.Deep, mountFilled: m.Filled} {
+		if set {
+			rec.Flags |= bit
+		}
+	}
+	for _, r := range []any{rec, &mountSourceRecord{m.Source}, &mountOptionsRecord{strings.TrimSuffix(m.FSType+" "+m.Options, " ")}} {
+		if err := w.Put(0, r); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -81,8 +81,38 @@ func planMounts(v *resource.View, rootfs string) (*mountPlan, error) {
 		return nil, err
 	}
 	defer self.Close()
-	p := &mountPlan{view: v, rootfs: rootfs, known: make(map[string]int), made: make(map[int]bool), primary: make(map[device]int)}
-	if p.ours, err = readMountTable(self); err != nil {
+	p, err := planFrom(v, self, rootfs)
+	if err != nil {
+		return nil, err
+	}
+	own, err := v.Proc.NS("pid")
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range p.infos {
+		if p.list[i].Kind == MountNew && m.FSType == "proc" && p.procOf(m) != own {
+			p.refuse(m.Mountpoint, "proc of another pid namespace")
+		}
+	}
+	return p, nil
+}
+
+// procOf is the pid namespace that a proc file system tells of, by its inode; 0 if that cannot be seen.
+func (p *mountPlan) procOf(m *mountinfo.Info) uint64 {
+	if p.theirs.at(m.Mountpoint) != m {
+		return 0
+	}
+	var st unix.Stat_t // of a link of the kernel's, which leads to the namespace of the first process
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/root%s/1/ns/pid", p.view.PID, m.Mountpoint), &st); err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// planFrom says how to make the mounts of a process again where those of another one are.
+func planFrom(v *resource.View, base *procfs.Proc, rootfs string) (p *mountPlan, err error) {
+	p = &mountPlan{view: v, rootfs: rootfs, known: make(map[string]int), made: make(map[int]bool), primary: make(map[device]int)}
+	if p.ours, err = readMountTable(base); err != nil {
 		return nil, err
 	}
 	if p.theirs, err = readMountTable(v.Proc); err != nil {

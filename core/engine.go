@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +38,7 @@ type Engine struct {
 // Records returns the table of every record that an image may hold.
 var Records = func() *image.Table {
 	specs := append(append([]image.Spec{}, image.V13...), image.Common...)
-	specs = append(append(append(specs, levelRecords...), containerRecords...), groupRecords...)
+	specs = slices.Concat(specs, levelRecords, nestedRecords, containerRecords, groupRecords)
 	return image.MustTable(append(specs, resource.Records()...)...)
 }()
 

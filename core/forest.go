@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -26,6 +27,7 @@ type process struct {
 	maker  int   // of who makes it: the parent, or a sibling before it
 	named  int32 // by TREE
 	levels []level
+	nested *nested
 	opens  int32 // the first process of the pid namespace that its children are to be in, 0 if that is its own
 }
 
@@ -45,6 +47,7 @@ func (c *checkpoint) describe() (err error) {
 		if p.maker = c.tree.Maker(i); p.maker != p.parent {
 			p.Maker = c.forest.living[p.maker].VPID
 		}
+		p.nested = c.relatives[len(c.forest.living)].own
 		c.forest.living = append(c.forest.living, p)
 	}
 	for _, z := range c.frozen.Zombies {
@@ -76,6 +79,9 @@ func (c *checkpoint) writeForest(w *image.Writer) error {
 			return err
 		}
 		if err := p.writeLevels(w); err != nil {
+			return err
+		}
+		if err := p.nested.write(w); err != nil {
 			return err
 		}
 	}
@@ -139,6 +145,9 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 		if err := p.readLevels(r); err != nil {
 			return nil, err
 		}
+		if err := p.readNested(r); err != nil {
+			return nil, err
+		}
 		at, known := place[rec.VPPID]
 		if known {
 			p.parent = at
@@ -175,7 +184,7 @@ func readForest(r *image.Reader, pids []image.PIDs) (*forest, error) {
 	if err := f.findStrays(); err != nil {
 		return nil, err
 	}
-	return f, f.findOpened()
+	return f, errors.Join(f.findOpened(), f.findMounters())
 }
 
 // saved returns what TREE said when the image was written.

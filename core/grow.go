@@ -69,6 +69,13 @@ func (r *restart) load(p *plant) (err error) {
 			return err
 		}
 	}
+	if p.nested != nil {
+		for _, text := range p.nested.settings {
+			if err := p.builder.Setting(text); err != nil {
+				return err
+			}
+		}
+	}
 	if err := p.builder.Load(); err != nil {
 		return err
 	}
@@ -87,8 +94,8 @@ func (r *restart) grow() error {
 		return err
 	}
 	if r.team != nil {
-		if r.forest.nested() {
-			return &fault.Error{Code: fault.TaskPlace, Object: r.plants[0].view.Name(), Detail: "and some of its processes were in a pid namespace of their own"}
+		if r.forest.hasNamespaces() {
+			return &fault.Error{Code: fault.TaskPlace, Object: r.plants[0].view.Name(), Detail: "and some of its processes were in namespaces of their own"}
 		}
 		return r.growTeam()
 	}
@@ -126,6 +133,9 @@ func (r *restart) grow() error {
 			if p.remote, err = p.tracee.Borrow(options); err != nil {
 				return err
 			}
+		}
+		if err := r.enterNested(i+1, p); err != nil {
+			return err
 		}
 		if p.view, err = resource.Offspring(parent.view, p.tracee.TID()); err != nil {
 			return err

@@ -84,6 +84,9 @@ func (p *process) number() procfs.PID {
 // one of another in that.
 func (f *forest) nests(p *process) bool {
 	above := 0
+	if p.parent < 0 && p.nested != nil {
+		return false
+	}
 	if p.parent >= 0 {
 		above = len(f.living[p.parent].levels)
 	}
@@ -102,10 +105,9 @@ func (f *forest) opensLevel(p *process) bool {
 	return p.parent >= 0 && len(p.levels) > len(f.living[p.parent].levels)
 }
 
-// nested tells whether a process is in a pid namespace within that of the first
-// one.
-func (f *forest) nested() bool {
-	return slices.ContainsFunc(f.living, func(p process) bool { return len(p.levels) > 0 })
+// hasNamespaces tells whether a process is in other namespaces than the first one.
+func (f *forest) hasNamespaces() bool {
+	return slices.ContainsFunc(f.living, func(p process) bool { return len(p.levels) > 0 || p.nested != nil })
 }
 
 func (p *process) writeLevels(w *image.Writer) error {

@@ -15,6 +15,7 @@ type relative struct {
 	view   *resource.View
 	parent *relative // nil for the root
 	maker  *relative // the parent, or a sibling
+	own    *nested   // namespaces that it has for itself, nil without any; checkRelations finds them
 }
 
 // relatives are the processes of a tree, each of which comes before its children.
@@ -36,6 +37,11 @@ func checkRelations(all []*relative) (list fault.List, err error) {
 	if list, err = checkNamespaces(all); err != nil {
 		return nil, err
 	}
+	within, err := findNested(all)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, within...)
 	for _, r := range all[1:] {
 		if !r.inheritsSession() {
 			if why := r.stray(all); why != "" {

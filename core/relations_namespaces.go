@@ -10,7 +10,7 @@ import (
 )
 
 // sharedNamespaces are those that all processes of a tree must have together.
-var sharedNamespaces = []string{"mnt", "ipc", "uts", "net", "user", "cgroup", "time", "time_for_children"}
+var sharedNamespaces = []string{"net", "user", "cgroup", "time", "time_for_children"}
 
 // checkNamespaces names processes in namespaces that no fork brings about: a pid
 // namespace is made with its first process, by the parent of that.

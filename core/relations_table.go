@@ -43,8 +43,10 @@ var Relations = []Relation{
 			"until it has executed its program or ended."},
 	{"namespaces", resource.Partial,
 		"Pid namespaces within that of the first process, to any depth, are made again with all numbers in them, by the parents of their first " +
-			"processes (CAP_SYS_ADMIN), and so is that the children of a process are to be in one. In all others every process must be in those " +
-			"of the first one. Refused: who was put into a pid namespace from outside (nsenter). Containers are saved whole: docs/containers.md."},
+			"processes (CAP_SYS_ADMIN), and so is that the children of a process are to be in one. A mount, UTS or IPC namespace that a process has " +
+			"opened for itself and its descendants is opened again: with proc, empty tmpfs and bind mounts in place, host and domain name, and the " +
+			"limits of IPC. Refused: what else is mounted, or no longer; IPC objects; other network, user, control group or time namespaces; who was " +
+			"put into a namespace from outside (nsenter). Containers are saved whole: docs/containers.md."},
 	{"network of a container", resource.Partial,
 		"veth pairs, dummy interfaces, addresses, routes, the usual settings. Refused: other interfaces, policy routing, permanent neighbours, netfilter rules. " +
 			"Queueing disciplines and other settings are not looked at."},

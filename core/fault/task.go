@@ -84,7 +84,7 @@ var tasks = []Entry{
 		"A process inherits its session or leads it. That of this process is led by somebody outside of the tree; or its leader, who has to make it again, has another parent than the process has.",
 		"Save the tree from a process further up, or let such daemons lead sessions of their own."},
 	{OtherNamespaces, unix.EPERM, "cannot save {the process}: it lives in other namespaces than the rest of the tree",
-		"A process has its namespaces of its parent; it may be the first one of a pid namespace, but in no other namespaces than the first process of the tree, nor in a pid namespace into which it was put from outside (nsenter).",
+		"A process has its namespaces of its parent, but for pid, mount, UTS and IPC namespaces that it has opened. Those come back unless there are IPC objects in them, or files that others share who cannot name them; nobody can be put into one from outside again (nsenter).",
 		"Save a container on its own, from its first process; end what has entered it."},
 	{TreeChanging, unix.EBUSY, "cannot save {the process}: its tree keeps changing",
 		"Processes were started faster than they could be stopped.",

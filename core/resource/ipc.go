@@ -108,6 +108,19 @@ func (i *Namespaces) Dump() error {
 	return nil
 }
 
+// Settings are those of the IPC namespace, name=value each.
+func (i *Namespaces) Settings() (texts []string) {
+	for _, s := range i.settings {
+		texts = append(texts, s.Text)
+	}
+	return texts
+}
+
+// Objects tells whether there is anything in the IPC namespace.
+func (i *Namespaces) Objects() bool {
+	return len(i.segments)+len(i.sets)+len(i.queues)+len(i.posix) > 0
+}
+
 // LoadNamespaces reads them, and fills the namespaces of the process, which are
 // new, without fill they stay as they are; net tells whether the network is one.
 func (b *Builder) LoadNamespaces(fill, net bool) error {

@@ -106,10 +106,17 @@ func loadSetting(b *Builder, to into) error {
 	if err != nil {
 		return err
 	}
-	name, value, _ := strings.Cut(rec.Text, "=")
+	return b.setting(rec.Text, to)
+}
+
+// Setting changes a setting of a new IPC namespace of the process.
+func (b *Builder) Setting(text string) error { return b.setting(text, into{make: true}) }
+
+func (b *Builder) setting(text string, to into) error {
+	name, value, _ := strings.Cut(text, "=")
 	known := slices.Contains(ipcSettings, name) || to.net && slices.Contains(netSettings, name)
 	if !known || value == "" || len(value) >= settingSize || strings.Trim(value, settingChars) != "" {
-		return badImage(fault.ImageValue, "setting", "%q", rec.Text)
+		return badImage(fault.ImageValue, "setting", "%q", text)
 	}
 	if !to.make {
 		return nil

@@ -237,6 +237,9 @@ func (v *View) cover(fd int32) {
 
 // lend gives the root a descriptor of an open file of another process.
 func (t *Tree) lend(r *tracer.Remote, v *View, f *procfs.FD) error {
+	if err := t.findable(v, f); err != nil {
+		return err
+	}
 	own, err := v.duplicate(f.Number)
 	if err != nil {
 		return err

@@ -4,7 +4,9 @@
  */
 #include "tree.h"
 
+#include <dirent.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 
 static pid_t was, was_parent, was_group, was_session;
@@ -212,6 +214,165 @@ static void nested_setup(void)
 
 static void nested_verify(int cycle) { all(cycle); }
 
+/* ---- with mounts, a host name and IPC of their own, one within the other ---- */
+
+static char mounts[1 << 16];
+
+/* mounted reads /proc/self/mountinfo, without the numbers of mounts and devices. */
+static void mounted(char *to, size_t size)
+{
+	char line[4096], *rest;
+	FILE *f = fopen("/proc/self/mountinfo", "r");
+
+	check(f != NULL);
+	*to = 0;
+	while (fgets(line, sizeof(line), f)) {
+		rest = line;
+		for (int i = 0; i < 3; i++)
+			rest = strchr(rest, ' ') + 1;
+		check(strlen(to) + strlen(rest) < size);
+		strcat(to, rest);
+	}
+	check_eq(fclose(f), 0);
+}
+
+/* Every process that /proc shows is one that this one can name. */
+static void listed(int most)
+{
+	struct dirent *e;
+	DIR *dir = opendir("/proc");
+	char text[16] = "";
+	int n = 0;
+
+	check(dir != NULL);
+	check(readlink("/proc/self", text, sizeof(text) - 1) > 0);
+	check_eq(atoi(text), getpid());
+	while ((e = readdir(dir)))
+		if (atoi(e->d_name)) {
+			check_eq(kill(atoi(e->d_name), 0), 0);
+			n++;
+		}
+	check_eq(closedir(dir), 0);
+	check_eq(n, most);
+}
+
+static int setting(int value)
+{
+	FILE *f = fopen("/proc/sys/kernel/msgmnb", value ? "w" : "r");
+
+	check(f != NULL);
+	if (value)
+		check(fprintf(f, "%d", value) > 0);
+	else
+		check_eq(fscanf(f, "%d", &value), 1);
+	check_eq(fclose(f), 0);
+	return value;
+}
+
+static int jails;	/* how deep this one lies */
+
+static void jail_verify(int cycle)
+{
+	static char now[sizeof(mounts)];
+	char host[64], want[64];
+	struct stat st;
+
+	(void)cycle;
+	same();
+	check_eq(getpid(), 1);
+	check_eq(gethostname(host, sizeof(host)), 0);
+	snprintf(want, sizeof(want), "jail%d", jails);
+	check(!strcmp(host, want));
+	mounted(now, sizeof(now));
+	check(!strcmp(now, mounts));
+	listed(jails == 2 ? 1 : 3); /* with who has opened the inner one, and its first process */
+	check_eq(setting(0), 9000 + jails);
+	check_eq(stat(path("bound/inside", -1), &st), 0);
+	check(stat(path("empty/inside", -1), &st) == -1 && errno == ENOENT);
+	fresh(1);
+}
+
+static void opens_jail(void);
+
+static void jailer_verify(int cycle)
+{
+	(void)cycle;
+	if (jails > 1) /* the outer one has a number of the first process's namespace alone */
+		same();
+}
+
+static const struct child jailer = { opens_jail, jailer_verify };
+
+static void jail_setup(void)
+{
+	check_eq(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL), 0);
+	if (jails < 2)
+		grow(&jailer);
+	note();
+	mounted(mounts, sizeof(mounts));
+}
+
+static const struct child jail = { jail_setup, jail_verify };
+
+/* As unshare --pid --fork --mount-proc --uts --ipc. */
+static void opens_jail(void)
+{
+	char name[64];
+	int n;
+
+	jails++;
+	check_eq(unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC), 0);
+	check_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	snprintf(name, sizeof(name), "jail%d", jails);
+	check_eq(sethostname(name, strlen(name)), 0);
+	setting(9000 + jails);
+	if (jails == 1) {
+		check_eq(mount(path("source", -1), path("bound", -1), NULL, MS_BIND, NULL), 0);
+		check_eq(mount(NULL, path("bound", -1), NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL), 0);
+		check_eq(mount("none", path("empty", -1), "tmpfs", MS_NOSUID, "size=64k,mode=700"), 0);
+	}
+	n = atomic_fetch_add(&control->count, 1);
+	forked = fork();
+	check(forked >= 0);
+	if (!forked) {
+		self = n;
+		obey(&jail, 0);
+	}
+	await(&control->of[n].done, 1);
+	note();
+}
+
+static char outside_host[64], outside_mounts[1 << 16];
+
+static void jails_setup(void)
+{
+	static const char *const dirs[] = { "empty", "bound", "source", "source/inside" };
+
+	share();
+	signals = mmap(NULL, MOST * sizeof(*signals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(signals != MAP_FAILED);
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++)
+		check_eq(mkdir(path(dirs[i], -1), 0777), 0);
+	check_eq(mkdir(path("empty/inside", -1), 0777), 0);
+	grow(&jailer);
+	check_eq(gethostname(outside_host, sizeof(outside_host)), 0);
+	mounted(outside_mounts, sizeof(outside_mounts));
+}
+
+static void jails_verify(int cycle)
+{
+	static char now[sizeof(outside_mounts)];
+	char host[64];
+	struct stat st;
+
+	check_eq(gethostname(host, sizeof(host)), 0);
+	check(!strcmp(host, outside_host));
+	mounted(now, sizeof(now));
+	check(!strcmp(now, outside_mounts));
+	check_eq(stat(path("empty/inside", -1), &st), 0);
+	all(cycle);
+}
+
 /* ---- refused ---- */
 
 static void entered_setup(void)
@@ -257,6 +418,7 @@ static void nothing(int cycle) { (void)cycle; }
 
 SCENARIOS(
 	{ .name = "nested", .flags = EXTERNAL | ROOT, .setup = nested_setup, .verify = nested_verify },
+	{ .name = "jails", .flags = EXTERNAL | ROOT, .setup = jails_setup, .verify = jails_verify },
 	{ .name = "nested-entered", .flags = EXTERNAL | ROOT | REFUSED, .setup = entered_setup, .verify = nothing, .refused = EPERM },
 	{ .name = "nested-left", .flags = EXTERNAL | ROOT | REFUSED, .setup = left_setup, .verify = nothing, .refused = EOPNOTSUPP },
 )
