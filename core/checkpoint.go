@@ -101,6 +101,7 @@ type checkpoint struct {
 	forest    *forest
 	inside    *resource.Namespaces
 	bytes     int64
+	pauses    int // in which connections could be accepted
 	asleep    map[procfs.PID]resource.Asleep
 }
 
@@ -138,7 +139,7 @@ func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 			done, err = nil, lost
 		}
 	}()
-	for _, step := range []struct {
+	steps := []struct {
 		name string
 		do   func() error
 	}{
@@ -148,8 +149,14 @@ func (c *checkpoint) run(t *tracer.Tracer) (done *Checkpointed, err error) {
 		{"dump", c.dump},
 		{"thaw", c.thaw},
 		{"postdump", func() error { return nil }}, // nothing is written after the thaw yet
-	} {
-		if err := c.watch.step(step.name, step.do); err != nil {
+	}
+	for i := 0; i < len(steps); i++ {
+		err := c.watch.step(steps[i].name, steps[i].do)
+		if errors.Is(err, errUnaccepted) {
+			i = 0 // predump, whose checks stand
+			err = c.letAccept()
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

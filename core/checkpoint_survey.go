@@ -124,7 +124,10 @@ func (c *checkpoint) survey() error {
 	if len(c.members) > 1 {
 		return nil // who has which files is seen when they can be brought together
 	}
-	return c.tree.Survey().Err()
+	if err := c.tree.Survey().Err(); err != nil {
+		return err
+	}
+	return c.checkAccepted()
 }
 
 // lookAll takes a view of each process of the tree, several at a time.

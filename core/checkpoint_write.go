@@ -52,6 +52,9 @@ func (c *checkpoint) write(w *image.Writer) (err error) {
 		if err := c.tree.Survey().Err(); err != nil {
 			return err
 		}
+		if err := c.checkAccepted(); err != nil {
+			return err
+		}
 	}
 	if err := c.describe(); err != nil {
 		return err

@@ -57,7 +57,11 @@ type stopwatch struct {
 func (s *stopwatch) step(name string, do func() error) error {
 	begin := time.Now()
 	err := do()
-	s.steps = append(s.steps, Timing{name, time.Since(begin)})
+	if i := slices.IndexFunc(s.steps, func(t Timing) bool { return t.Step == name }); i >= 0 {
+		s.steps[i].Took += time.Since(begin)
+	} else {
+		s.steps = append(s.steps, Timing{name, time.Since(begin)})
+	}
 	if err == nil && s.engine.After != nil {
 		s.engine.After(name)
 	}

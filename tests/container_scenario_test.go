@@ -9,7 +9,7 @@ import (
 
 // inContainers are the scenarios that are run in a container also without
 // -every-way: it has rights over itself only, and its first process is another.
-var inContainers = []string{"inet udp-options", "inet netlink", "tcp big", "kin owners"}
+var inContainers = []string{"inet udp-options", "inet netlink", "tcp big", "kin owners", "kin desk"}
 
 // contained: the tool saves the whole container.
 var contained = way{"container", scenarioExternal, false, runContained}

@@ -21,8 +21,8 @@ var tcpSocket = FileKind{
 	Support: Partial,
 	Note: "Unconnected, bound, listening, connecting (which begins anew), with address, options, backlog. Connections within " +
 		"the program are made anew, with what was on its way; those that lead outside are reset, behind what the program had " +
-		"not read yet, or kept with `restart --tcp keep` where CAP_NET_ADMIN allows (docs/sockets.md). Connections that wait " +
-		"to be accepted are lost; the restart says how many. The address must be free again: not the caller's own, and nobody " +
+		"not read yet, or kept with `restart --tcp keep` where CAP_NET_ADMIN allows (docs/sockets.md). Those that wait " +
+		"to be accepted are given up to 0.3 s to be, and are lost then; the restart says how many. The address must be free again: not the caller's own, and nobody " +
 		"else's. Refused with a packet filter, IP options, urgent data, kernel TLS, or if another process has it, too; TCP-MD5 " +
 		"and TCP-AO keys are not seen.",
 	Records: []image.Spec{
@@ -68,6 +68,17 @@ func refuseTCP(v *View, f *procfs.FD, s *socketView, fd int) *fault.Error {
 		return &fault.Error{Code: fault.SocketUnsent, Detail: fmt.Sprintf("%d bytes", unsent), Err: err}
 	}
 	return nil
+}
+
+// Unaccepted tells whether connections wait for the process to accept them. It is
+// known once the process has been surveyed.
+func (v *View) Unaccepted() bool {
+	for _, s := range v.sockets {
+		if s != nil && s.tcp != nil && s.tcp.State == unix.BPF_TCP_LISTEN && s.tcp.Unacked > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func dumpTCP(s *Saver, f *procfs.FD, ref object.Ref) error {

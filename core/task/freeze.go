@@ -27,6 +27,9 @@ type Frozen struct {
 // Leader returns the task that gave the process its pid.
 func (f *Frozen) Leader() *tracer.Tracee { return f.Tasks[0] }
 
+// Held tells whether its control group keeps it from running.
+func (f *Frozen) Held() bool { return len(f.freezers) > 0 }
+
 // freeze stops every task of a process but for those that are stopped already,
 // and stay so if it fails. New threads can appear until all known ones are
 // stopped, so the list is read until it names no new one, and until none of the

@@ -4,6 +4,7 @@
  */
 #include "tree.h"
 
+#include <netinet/in.h>
 #include <semaphore.h>
 #include <sys/ipc.h>
 #include <sys/resource.h>
@@ -462,10 +463,99 @@ static void named_verify(int cycle)
 	check_eq(write(ends[1], "xy", 2), 2);
 }
 
+/* ---- a client that nearly always waits to be accepted ---- */
+
+static struct sockaddr_in desk;
+static int listener;
+static pid_t busy[2];
+
+static void pause_ms(int ms)
+{
+	struct timespec t = { .tv_nsec = ms * 1000000L };
+
+	while (nanosleep(&t, &t))
+		check_eq(errno, EINTR);
+}
+
+/* Answers the next one, after a while. */
+static void serve(void)
+{
+	char c;
+	int fd;
+
+	pause_ms(10);
+	fd = accept(listener, NULL, NULL);
+	check(fd >= 0);
+	check_eq(read(fd, &c, 1), 1);
+	check_eq(write(fd, &c, 1), 1);
+	check_eq(close(fd), 0);
+}
+
+/* What it has said while it waits must be answered. */
+static void ask(void)
+{
+	struct linger none = { .l_onoff = 1 };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	char c = 0;
+
+	check(fd >= 0);
+	check_eq(connect(fd, (void *)&desk, sizeof(desk)), 0);
+	check_eq(write(fd, "x", 1), 1);
+	check_eq(read(fd, &c, 1), 1);
+	check_eq(c, 'x');
+	check_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none)), 0);
+	check_eq(close(fd), 0);
+	atomic_fetch_add(&control->count, 1);
+	pause_ms(5);
+}
+
+static pid_t keep_at(void (*work)(void))
+{
+	int parent = getpid();
+	pid_t pid = fork();
+
+	check(pid >= 0);
+	if (pid)
+		return pid;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
+		_exit(97);
+	for (;;)
+		work();
+}
+
+static void desk_setup(void)
+{
+	socklen_t len = sizeof(desk);
+
+	share();
+	desk = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	listener = socket(AF_INET, SOCK_STREAM, 0);
+	check(listener >= 0);
+	check_eq(bind(listener, (void *)&desk, sizeof(desk)), 0);
+	check_eq(getsockname(listener, (void *)&desk, &len), 0);
+	check_eq(listen(listener, 5), 0);
+	busy[0] = keep_at(serve);
+	busy[1] = keep_at(ask);
+}
+
+static void desk_verify(int cycle)
+{
+	int least = atomic_load(&control->count) + 3;
+
+	(void)cycle;
+	for (int i = 0; atomic_load(&control->count) < least; i++) {
+		check(i < 3000);
+		for (int k = 0; k < 2; k++)
+			check_eq(waitpid(busy[k], NULL, WNOHANG), 0);
+		pause_ms(10);
+	}
+}
+
 SCENARIOS(
 	{ .name = "named", .flags = EXTERNAL, .setup = named_setup, .verify = named_verify },
 	{ .name = "talk", .flags = EXTERNAL, .setup = talk_setup, .verify = talk_verify },
 	{ .name = "crowd", .flags = EXTERNAL, .setup = crowd_setup, .verify = crowd_verify },
+	{ .name = "desk", .flags = EXTERNAL, .setup = desk_setup, .verify = desk_verify },
 	{ .name = "near", .flags = EXTERNAL, .setup = near_setup, .verify = near_verify },
 	{ .name = "owners", .flags = EXTERNAL, .setup = owners_setup, .verify = owners_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
