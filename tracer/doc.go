@@ -21,8 +21,9 @@
 // that has it run a Program: a list of calls in which an argument may be the
 // result of an earlier one, made in one go and with a single stop at its end.
 // A Remote cannot Inject, so loans do not nest on one thread. Who needs several
-// threads at a time has Borrow and GiveBack instead; Fork makes a child of the
-// borrowed process.
+// threads at a time has Borrow and GiveBack instead, and has their programs run
+// beside each other by Start and Finish; Fork makes a child of the borrowed
+// process.
 //
 //	err := task.Inject(tracer.InjectOptions{}, func(r *tracer.Remote) error {
 //		p := r.Program()

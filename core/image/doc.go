@@ -53,4 +53,7 @@
 // # Concurrency
 //
 // A Table is read-only once made. A Writer or Reader belongs to one goroutine.
+// What a Writer gathers is filled (Fill), summed and written on another one, which
+// exists only while pieces wait: the stream stands at what was put last only after
+// Flush, and who has given a filling keeps what it needs until Drain.
 package image

@@ -23,5 +23,6 @@
 // one's parts stand among those of the process; the others follow behind, and
 // run programs of their own, all at the same time (threads.go).
 //
-// All of it runs on the thread of the operation's tracer.
+// All of it runs on the thread of the operation's tracer, but for what only reads:
+// views are taken, page maps are compared and memory is copied beside it.
 package resource
