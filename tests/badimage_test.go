@@ -208,7 +208,7 @@ func TestBadImageCut(t *testing.T) {
 		for _, rec := range b.raw.records {
 			b.add(fmt.Sprintf("cut before %s at %d", rec.Name(), rec.Offset), b.raw.bytes[:rec.Offset], unix.EPIPE)
 		}
-		cuts := 1000
+		cuts := 500
 		if testing.Short() {
 			cuts = 100
 		}

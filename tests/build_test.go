@@ -53,8 +53,17 @@ func program(t *testing.T, l libc, dir, name string) string {
 	if m := l.missing(); m != "" {
 		t.Skip("needs:", m)
 	}
-	out := filepath.Join(work, "bin", l.name, name)
-	build, _ := built.LoadOrStore(out, sync.OnceValue(func() error {
+	out, build := executable(l, dir, name)
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// executable is where such a program is, and what builds it once.
+func executable(l libc, dir, name string) (out string, build func() error) {
+	out = filepath.Join(work, "bin", l.name, name)
+	once, _ := built.LoadOrStore(out, sync.OnceValue(func() error {
 		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 			return err
 		}
@@ -62,10 +71,7 @@ func program(t *testing.T, l libc, dir, name string) string {
 			"-o", out, filepath.Join(dir, name+".c"))
 		return command(".", l.cc[0], args...)
 	}))
-	if err := build.(func() error)(); err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return out, once.(func() error)
 }
 
 // samples are the programs by which one sees the calls: ours, or the four of 2009.

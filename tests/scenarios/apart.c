@@ -7,28 +7,6 @@
 
 static void all_verify(int cycle) { all(cycle); }
 
-static const struct child plain;
-
-static void on_setup(void) { share(); grow(&plain); }
-
-static int beside(void *unused)
-{
-	(void)unused;
-	syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	for (;;)
-		syscall(SYS_pause);
-	return 0;
-}
-
-/* One with the same memory that is no thread. */
-static void vm_setup(void)
-{
-	static char stack[1 << 14] __attribute__((aligned(16)));
-
-	on_setup();
-	check(clone(beside, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL) > 0);
-}
-
 /* Huge pages that two children share, and of which their parent has lost a part. */
 static char *huge;
 
@@ -70,7 +48,6 @@ static void net_setup(void)
 }
 
 SCENARIOS(
-	{ .name = "same-memory", .flags = EXTERNAL | REFUSED, .setup = vm_setup, .verify = all_verify, .refused = EOPNOTSUPP },
 	{ .name = "huge-partly", .flags = EXTERNAL | REFUSED, .setup = huge_setup, .verify = all_verify, .refused = EOPNOTSUPP },
 	{ .name = "other-network", .flags = EXTERNAL | REFUSED, .setup = net_setup, .verify = all_verify, .refused = EPERM },
 )

@@ -330,20 +330,6 @@ static void sysv_verify(int cycle)
 	check_eq(attached(region), 3);
 }
 
-/* Two have what their parent has no more. */
-static void attach_begin(void) { attach(id, 0); }
-
-static const struct child attaches = { attach_begin, NULL };
-
-static void siblings_setup(void)
-{
-	share();
-	id = made(PAGE);
-	grow(&attaches);
-	grow(&attaches);
-	check_eq(shmctl(id, IPC_RMID, NULL), 0);
-}
-
 /* ---- semaphores in files: a named one, and one whose name was removed ---- */
 
 static sem_t *named, *removed;
@@ -560,6 +546,5 @@ SCENARIOS(
 	{ .name = "owners", .flags = EXTERNAL, .setup = owners_setup, .verify = owners_verify },
 	{ .name = "sysv", .flags = EXTERNAL, .setup = sysv_setup, .verify = sysv_verify },
 	{ .name = "semaphores", .flags = EXTERNAL, .setup = semaphores_setup, .verify = semaphores_verify },
-	{ .name = "siblings", .flags = EXTERNAL | REFUSED, .setup = siblings_setup, .refused = EOPNOTSUPP },
 	{ .name = "refused", .flags = EXTERNAL | REFUSED, .setup = refused_setup, .refused = EBADF },
 )
