@@ -94,10 +94,15 @@ func (r *memoryRestore) place(b *Builder, m, last *stagedMapping) error {
 	if !b.Layout.Claim(m.final) {
 		return badImage(fault.ImageRange, fmt.Sprintf("mapping %v", m.final), "overlaps another or lies outside of user space")
 	}
-	below := m.below()
-	if vacant && below == 0 && !(last != nil && last.wouldMerge(m)) {
+	below, apart := m.below(), last != nil && last.wouldMerge(m)
+	if vacant && below == 0 && !apart {
 		m.at = m.final
 		return nil
+	}
+	if apart { // on the way as well, or their pages would be of one mapping
+		gap := procfs.Range{Start: last.at.End, End: last.at.End + procfs.Addr(procfs.PageSize)}
+		b.Layout.Occupy(gap)
+		defer b.Layout.Release(gap)
 	}
 	at, ok := b.Layout.Find(below+m.final.Len(), m.final.Start-procfs.Addr(below), m.align())
 	if !ok {

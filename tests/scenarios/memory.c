@@ -587,6 +587,31 @@ static void core_filter_verify(int cycle)
 	check_eq(close(fd), 0);
 }
 
+/* Neighbours that could be one mapping, and are not: each has come from elsewhere. */
+static char *row;
+
+static void row_setup(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	row = mmap(NULL, 8 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(row != MAP_FAILED);
+	for (int i = 0; i < 4; i++) {
+		char *from = mmap(NULL, 3 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		check(from != MAP_FAILED);
+		check_eq(mprotect(from + page, page, PROT_READ | PROT_WRITE), 0);
+		fill(from + page, page, i);
+		check(mremap(from + page, page, page, MREMAP_MAYMOVE | MREMAP_FIXED, row + (2 + i) * page) == row + (2 + i) * page);
+	}
+}
+
+static void row_verify(int cycle)
+{
+	(void)cycle;
+	for (int i = 0; i < 4; i++)
+		filled(row + (2 + i) * page, page, i);
+}
+
 /* Many neighbours that cannot merge: every second page has other rights. */
 #define MANY 4000
 
@@ -630,6 +655,7 @@ SCENARIOS(
 	{ "lock-future", BOTH, future_locked_setup, future_verify, NULL, 0 },
 	{ "lock-on-fault", BOTH, future_on_fault_setup, future_verify, NULL, 0 },
 	{ "mdwe", BOTH, mdwe_setup, mdwe_verify, NULL, 0 },
+	{ "row", BOTH, row_setup, row_verify, NULL, 0 },
 	{ "merge-any", BOTH, merge_any_setup, merge_any_verify, NULL, 0 },
 	{ "core-filter", BOTH, core_filter_setup, core_filter_verify, NULL, 0 },
 	{ "many", BOTH, many_setup, many_verify, NULL, 0 },
