@@ -43,7 +43,7 @@ uses: build $(USES_BIN) ## Run the seven uses of samples/uses, each of which jud
 	done
 
 test: setup-tests build samples $(REPORT) ## Run all tests; the last line is the count
-	@$(REPORT) -timeout 18m -parallel 4 $(TESTFLAGS) ./...
+	@$(REPORT) -timeout 18m $(TESTFLAGS) ./...
 
 race: setup $(REPORT) ## Run the tests beside the code under the race detector
 	@$(REPORT) -race -timeout 10m $(TESTFLAGS) $(UNIT)

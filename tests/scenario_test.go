@@ -91,11 +91,11 @@ func taken(s scenario, n, i, k, m int) bool {
 	case s.is(scenarioRefused) && i > 0:
 		return false
 	case s.is(scenarioRefused):
-		return call == (m == 0) // what is refused is refused by the same code
+		return call == (m == 0) && (n%2 == m || len(users()) == 1) // what is refused is refused by the same code
 	case i > 0:
 		return (n+5*k+7*m+i)%48 == 0
 	case m > 0:
-		return (n+k)%4 == 0
+		return (n+k)%6 == 0
 	case ways[k].flag == scenarioSelf:
 		return call == (n%2 == 0)
 	}

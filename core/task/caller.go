@@ -162,6 +162,12 @@ func waitStopped(e *tracer.Tracee, nudge func() error) error {
 				return fmt.Errorf("stop task %d: %w", e.TID(), err)
 			}
 			wait = time.Millisecond / 2
+		case stop.Kind == tracer.SignalStop:
+			// It has taken a signal before it was interrupted, and is to have it.
+			if err := errors.Join(e.Interrupt(), e.Cont(stop.Signal)); err != nil {
+				return fmt.Errorf("stop task %d: %w", e.TID(), err)
+			}
+			wait = time.Millisecond / 2
 		default:
 			return nil
 		}
