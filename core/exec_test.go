@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/crshim/crshim/tracer/procfs"
 )
 
 // executer always has a child that is about to execute a program, or to end.
@@ -39,16 +41,22 @@ func TestCheckpointAmidExec(t *testing.T) {
 	var engine Engine
 	image := filepath.Join(t.TempDir(), "image")
 	for range 100 {
-		img, err := os.Create(image)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := engine.Checkpoint(CheckpointRequest{Target: pid, PID: pid, Out: img, OutFD: -1}); err != nil {
-			t.Fatal(err)
-		}
-		if err := img.Close(); err != nil {
-			t.Fatal(err)
-		}
+		save(t, &engine, pid, image)
+	}
+}
+
+// save checkpoints a process.
+func save(t *testing.T, engine *Engine, pid procfs.PID, image string) {
+	t.Helper()
+	img, err := os.Create(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := engine.Checkpoint(CheckpointRequest{Target: pid, PID: pid, Out: img, OutFD: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := img.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

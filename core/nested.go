@@ -152,7 +152,7 @@ func (r *relative) descends(number int32, all []*relative) bool {
 func (r *relative) firstOf(all []*relative, ns uint64) *relative {
 	for _, o := range all {
 		mounts, errMounts := sameNamespace("mnt", o.view, r.view)
-		own, err := o.view.Proc.NS("pid")
+		own, err := o.view.Namespace("pid")
 		if errors.Join(errMounts, err) == nil && own == ns && mounts && (o == r || o.view.VPID() == firstPID && o.descends(r.number(all), all)) {
 			return o
 		}

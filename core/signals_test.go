@@ -64,16 +64,7 @@ func TestCheckpointAmidSignals(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")
 	n := 0
 	for ; !exists(out); n++ {
-		img, err := os.Create(image)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := engine.Checkpoint(CheckpointRequest{Target: pid, PID: pid, Out: img, OutFD: -1}); err != nil {
-			t.Fatal(err)
-		}
-		if err := img.Close(); err != nil {
-			t.Fatal(err)
-		}
+		save(t, &engine, pid, image)
 		time.Sleep(time.Millisecond)
 	}
 	waitLines(t, out, 1)

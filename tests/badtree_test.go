@@ -53,8 +53,13 @@ func TestBadDaemons(t *testing.T) {
 
 // TestKilledDaemons: the same if the supervisor is killed when all are there.
 func TestKilledDaemons(t *testing.T) {
+	killedInStage(t, "daemons")
+}
+
+// killedInStage kills the supervisor when all processes of a scenario are staged.
+func killedInStage(t *testing.T, scenario string) {
 	eachUser(t, func(t *testing.T, u user) {
-		b := newBadTree(t, u, "daemons")
+		b := newBadTree(t, u, scenario)
 		if got := b.outcome(b.victimOf("stage")); got != "as before" {
 			t.Errorf("the caller is %s", got)
 		}
@@ -141,11 +146,5 @@ func TestBadSharers(t *testing.T) {
 
 // TestKilledSharers: the same if the supervisor is killed when all are there.
 func TestKilledSharers(t *testing.T) {
-	eachUser(t, func(t *testing.T, u user) {
-		b := newBadTree(t, u, "clonevm")
-		if got := b.outcome(b.victimOf("stage")); got != "as before" {
-			t.Errorf("the caller is %s", got)
-		}
-		b.nobodyLeft()
-	})
+	killedInStage(t, "clonevm")
 }

@@ -116,9 +116,8 @@ func (r *Remote) fork(tids []TID, signal unix.Signal, flags uint64, at Addr) (ch
 	return r.adopt()
 }
 
-// adopt takes over the process that r's task has just forked. It came attached,
-// and with a copy of the whole loan.
-func (r *Remote) adopt() (*Remote, error) {
+// forked is the process that r's task has just forked. It came attached.
+func (r *Remote) forked() (*Tracee, error) {
 	e := r.e
 	c := &Tracee{t: e.t, tid: r.newTID, opt: Options{ExitKill: true}, suspended: e.suspended, boot: e.boot}
 	e.t.tracees[c.tid] = c
@@ -126,6 +125,14 @@ func (r *Remote) adopt() (*Remote, error) {
 	if err == nil && stop.Gone() {
 		err = ErrGone
 	}
+	return c, err
+}
+
+// adopt takes over the process that r's task has just forked, which has a copy of
+// the whole loan.
+func (r *Remote) adopt() (*Remote, error) {
+	e := r.e
+	c, err := r.forked()
 	if err != nil {
 		return nil, err
 	}

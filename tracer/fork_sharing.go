@@ -43,20 +43,14 @@ func (e *Tracee) space() (TID, error) {
 	return e.Leader()
 }
 
-// adoptSharing takes over the process that r's task has just forked. It came
-// attached. Should we end, it ends as well, so that it never goes on where it is.
+// adoptSharing takes over the process that r's task has just forked. Should we end,
+// it ends as well, so that it never goes on where it is.
 func (r *Remote) adoptSharing(at Addr) (*Remote, error) {
-	e := r.e
-	c := &Tracee{t: e.t, tid: r.newTID, opt: Options{ExitKill: true}, suspended: e.suspended, boot: e.boot}
-	e.t.tracees[c.tid] = c
-	stop, err := c.waitNext(-1)
-	if err == nil && stop.Gone() {
-		err = ErrGone
-	}
+	c, err := r.forked()
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(c.setOptions(), c.ShareMemory(e))
+	err = errors.Join(c.setOptions(), c.ShareMemory(r.e))
 	var loan *Remote
 	if err == nil {
 		opt := r.opt

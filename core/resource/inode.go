@@ -183,31 +183,18 @@ func (v *View) usesFile(target string, id inodeID) (procfs.PID, error) {
 
 // readMapped reads once which nameless files the other processes have mapped.
 func (v *View) readMapped() error {
-	pids, err := procfs.List()
-	if err != nil {
-		return err
-	}
-	v.mapped = make(map[inodeID]procfs.PID)
-	for _, pid := range pids {
-		if v.inside(pid) {
-			continue
-		}
-		proc, err := procfs.Open(pid)
-		if err != nil {
-			continue
-		}
-		maps, err := proc.Maps()
-		proc.Close()
-		if err != nil {
-			continue
-		}
+	mapped := make(map[inodeID]procfs.PID)
+	err := v.eachOther(func(pid procfs.PID, maps []procfs.Mapping) {
 		for i := range maps {
 			if maps[i].Deleted {
-				v.mapped[mappedID(&maps[i])] = pid
+				mapped[mappedID(&maps[i])] = pid
 			}
 		}
+	})
+	if err == nil {
+		v.mapped = mapped
 	}
-	return nil
+	return err
 }
 
 // dumpMapped writes the file behind a mapping.

@@ -110,9 +110,22 @@ func reachable(v *View, m *procfs.Mapping) error {
 // maps we may not read cannot be asked; they belong to other users.
 func (v *View) sharesMapped(objects map[inodeID]*procfs.Mapping) map[*procfs.Mapping]procfs.PID {
 	found := make(map[*procfs.Mapping]procfs.PID)
+	_ = v.eachOther(func(pid procfs.PID, maps []procfs.Mapping) { // without a list nobody is known
+		for i := range maps {
+			if m, ok := objects[mappedID(&maps[i])]; ok && maps[i].Perms.Shared {
+				found[m] = pid
+			}
+		}
+	})
+	return found
+}
+
+// eachOther calls do with what every process maps that is not saved along with this
+// one, and whose maps we may read.
+func (v *View) eachOther(do func(pid procfs.PID, maps []procfs.Mapping)) error {
 	pids, err := procfs.List()
 	if err != nil {
-		return found
+		return err
 	}
 	for _, pid := range pids {
 		if v.inside(pid) {
@@ -124,14 +137,9 @@ func (v *View) sharesMapped(objects map[inodeID]*procfs.Mapping) map[*procfs.Map
 		}
 		maps, err := proc.Maps()
 		proc.Close()
-		if err != nil {
-			continue
-		}
-		for i := range maps {
-			if m, ok := objects[mappedID(&maps[i])]; ok && maps[i].Perms.Shared {
-				found[m] = pid
-			}
+		if err == nil {
+			do(pid, maps)
 		}
 	}
-	return found
+	return nil
 }

@@ -13,11 +13,11 @@ import (
 // name that leads it elsewhere: they are in a mount namespace of their own.
 func (t *Tree) findable(v *View, f *procfs.FD) error {
 	root := t.views[0]
-	theirs, err := v.Proc.NS("mnt")
+	theirs, err := v.Namespace("mnt")
 	if err != nil {
 		return err
 	}
-	ours, err := root.Proc.NS("mnt")
+	ours, err := root.Namespace("mnt")
 	if err != nil || ours == theirs || f.Nlink == 0 || !strings.HasPrefix(f.Target, "/") {
 		return err
 	}
